@@ -1,0 +1,49 @@
+# Every target sets up what it needs in .venv; a second call is quick.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p --version >/dev/null 2>&1 && echo $$p && break; done)
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.setup-done
+PIP := $(PY) -m pip -qq --disable-pip-version-check install -c constraints.txt
+
+.PHONY: help setup run test lint types bench fuzz golden clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt $(shell find potr/native -name "*.cpp" -o -name "*.h" -o -name CMakeLists.txt)
+	@echo "set-up: virtual environment, packages, native build (a few minutes the first time)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip
+	@$(PIP) torch
+	@$(PIP) scikit-build-core nanobind cmake ninja
+	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+setup: $(STAMP) ## create .venv with everything needed
+
+run: setup ## compress, decode, render and measure the built-in scene
+	@$(PY) -m potr.run
+
+lint: setup ## ruff: style and formatting
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+types: setup ## mypy, strict
+	@$(PY) -m mypy
+
+test: lint types ## what CI runs: lint, types, every test
+	@$(PY) -m pytest -n 2 -q
+
+bench: setup ## rasteriser and scaling benchmarks, minutes
+	@$(PY) experiments/bench_rasterizer.py
+
+fuzz: setup ## fuzz the native decoder under ASan and UBSan for a minute
+	@$(PY) tests/format/run_fuzz.py
+
+golden: setup ## regenerate the golden bitstreams and show what changed
+	@$(PY) tests/golden/regenerate.py && git --no-pager diff --stat tests/golden
+
+clean: ## remove the virtual environment and build products (outputs/ stays)
+	@rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a rasteriser backend answers: images, what each splat's removal costs, and how its colour is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from potr.cameras import RGB, Camera, View
+from potr.progress import Progress, silent
+from potr.splats import SplatModel
+
+
+@dataclass(frozen=True, eq=False)
+class RemovalCost:
+    """What the removal of each splat alone would change, summed over views, pixels and colour channels (0..1 scale).
+
+    Attributes:
+        delta_sse: [N] float64, change of the squared error against the photographs (negative: removal helps).
+        render_sse: [N] float64, squared change of the render itself, sum of PD^2; >= 0.
+        contribution: [N] float64, sum over pixels of the blend weight T * alpha.
+        peak: [N] float32, the largest blend weight at any pixel.
+        pixels: [N] int64, pixels with a non-zero blend weight.
+        sse: the squared error of the unmodified model against the photographs.
+        samples: 3 x the number of pixels of all views; sse / samples is the MSE.
+    """
+
+    delta_sse: Tensor
+    render_sse: Tensor
+    contribution: Tensor
+    peak: Tensor
+    pixels: Tensor
+    sse: float
+    samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class ColorStatistics:
+    """How the image responds to each splat's SH coefficients, all other splats fixed (quadratic form, method.md 1).
+
+    A change df [K] of one colour channel's coefficients changes the squared error of the image's channel by df^T A df
+    (plus a linear term when the reference is not the own render), with A = sum_v W_v Y(d_v) Y(d_v)^T and
+    W_v = sum over pixels of (T * alpha)^2. A view in which the splat's colour is clamped at 0 in all three channels
+    does not count.
+
+    Attributes:
+        hessian: [N, K(K+1)/2] float32, the lower triangle of A row by row: (0,0), (1,0), (1,1), (2,0), ...
+        weight: [N] float64, sum over views of W_v.
+        seen_views: [N] int32, views with W_v > 0.
+    """
+
+    hessian: Tensor
+    weight: Tensor
+    seen_views: Tensor
+
+
+class Rasterizer(Protocol):
+    """A backend. Images are [H, W, 3] float32 on the background, unclamped above 1.
+
+    ``background=None`` takes each view's own. Results live on the model's device and do not depend on the number of
+    threads.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor: ...
+
+    def removal_cost(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> RemovalCost: ...
+
+    def color_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> ColorStatistics: ...

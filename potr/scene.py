@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A scene: a trained model with the views it was trained on and the views it is judged on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potr.cameras import BLACK, RGB, View
+from potr.splats import SplatModel
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    name: str
+    model: SplatModel
+    train_views: tuple[View, ...]
+    test_views: tuple[View, ...]
+    background: RGB = BLACK
