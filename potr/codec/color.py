@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decorrelated colour space of SH coefficients: YCoCg, one luma and two chroma channels (Malvar & Sullivan 2003)."""
+"""The decorrelated colour space of SH coefficients: YCoCg, one luma and two chroma (Malvar & Sullivan 2003)."""
 
 from __future__ import annotations
 
