@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from potr.codec.color import rgb_to_ycocg, ycocg_to_rgb
+from potr.codec.color import opponent_to_rgb, rgb_to_opponent
 from potr.errors import ModelError
 from potr.rotation import quats_to_matrices
 from potr.sh import sh_basis
@@ -25,9 +25,10 @@ def test_sh_basis_is_orthonormal_over_the_sphere() -> None:
     torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-def test_ycocg_round_trip() -> None:
+def test_opponent_colours_are_orthonormal() -> None:
     rgb = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(ycocg_to_rgb(rgb_to_ycocg(rgb)), rgb)
+    torch.testing.assert_close(opponent_to_rgb(rgb_to_opponent(rgb)), rgb)
+    torch.testing.assert_close(rgb_to_opponent(rgb).square().sum(), rgb.square().sum())
 
 
 def test_opposite_quaternions_are_the_same_rotation() -> None:
