@@ -10,6 +10,8 @@ from typing import Any
 
 from potr.errors import ConfigError
 
+BITS_PER_SPLAT = 80  # what a kept splat costs in the file, about; ties the price of a coefficient to that of a splat
+
 
 class Criterion(Enum):
     """What a splat's removal is charged with."""
@@ -23,7 +25,9 @@ def _check_range(config: Any, name: str, low: float, high: float) -> None:
     value = getattr(config, name)
     if value is None:
         return
-    if not (isinstance(value, int | float) and math.isfinite(value) and low <= value <= high):
+    if isinstance(value, bool) or not (
+        isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
+    ):
         raise ConfigError(f"{type(config).__name__}.{name}: expected a number in [{low}, {high}], got {value!r}")
 
 
@@ -42,20 +46,30 @@ class _Checked:
 class PruneConfig(_Checked):
     """Which splats go (method.md section 2). A splat goes when its removal raises the MSE by at most ``cap``."""
 
-    early_passes: int = _limits(0, 200, 8)  # before compaction
-    late_passes: int = _limits(0, 200, 4)  # after it
-    cap: float = _limits(
-        0.0, 1.0, 1e-9
-    )  # dMSE allowed a splat, on the MSE over all training pixels; reached in the last early pass
-    first_cap: float = _limits(0.0, 1.0, 0.1)  # the first pass's cap as a share of cap; it rises geometrically
-    max_share: float = _limits(0.0, 1.0, 0.25)  # of the splats there are, that one pass may remove at most
-    max_negative_share: float = _limits(
-        0.0, 1.0, 0.02
-    )  # of the splats there are, that one pass may remove because the photographs improve
+    # Passes before and after compaction.
+    early_passes: int = _limits(0, 200, 8)
+    late_passes: int = _limits(0, 200, 4)
+    # Rise of the MSE over all training pixels that one splat's removal may cost; reached in the last early pass.
+    cap: float = _limits(0.0, 1.0, 1e-9)
+    # The first pass's cap as a share of ``cap``; it rises geometrically from there.
+    first_cap: float = _limits(1e-6, 1.0, 0.1)
+    # Share of the splats that one pass may remove at most.
+    max_share: float = _limits(1e-4, 1.0, 0.25)
+    # Share of the splats that one pass may remove on the ground that the photographs improve.
+    max_negative_share: float = _limits(0.0, 1.0, 0.02)
+    # A pass whose real change of the MSE is over this many times its budget (removed splats' costs) halves the next.
+    tolerance: float = _limits(1.0, 1e6, 2.0)
     criterion: Criterion = Criterion.BOTH
-    remove_unseen: bool = True  # splats that no training view sees go first
-    target_splats: int | None = _limits(1, 2**31, None)  # instead of the cap: keep this many
-    target_share: float | None = _limits(0.0, 1.0, None)  # instead of the cap: keep this share
+    # Splats that no training view sees go first.
+    remove_unseen: bool = True
+    # Instead of the cap: keep this many splats, or this share of them.
+    target_splats: int | None = _limits(1, 2**31, None)
+    target_share: float | None = _limits(1e-6, 1.0, None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target_splats is not None and self.target_share is not None:
+            raise ConfigError("PruneConfig: give target_splats or target_share, not both")
 
 
 @dataclass(frozen=True)
@@ -63,27 +77,39 @@ class CompactConfig(_Checked):
     """SH energy compaction (method.md section 3)."""
 
     enabled: bool = True
-    strength: float = _limits(0.0, 1e6, 0.7943)  # lambda of the energy penalty
-    chroma_multiplier: float = _limits(0.0, 1e3, 3.0)  # chroma is penalised so many times as much
-    redundancy_cosine: float = _limits(
-        0.0, 1.0, 0.5744
-    )  # basis functions more parallel than this over the seen views are redundant
-    rounds: int = _limits(1, 16, 3)  # of sparsification and re-solving
+    # lambda of the energy penalty: price of one squared quantisation step of AC, in dropped coefficients.
+    strength: float = _limits(0.0, 1e6, 0.1)
+    # Rise of the MSE for which an AC coefficient is dropped.
+    drop_cap: float = _limits(0.0, 1.0, 6e-11)
+    # Chroma is penalised so many times as much as luma.
+    chroma_multiplier: float = _limits(0.0, 1e3, 3.0)
+    # Bases more parallel than this over the seen directions are redundant; 1 keeps all.
+    redundancy_cosine: float = _limits(0.0, 1.0, 0.5744)
+    # A redundant coefficient is dropped for this many times the rise of an ordinary one.
+    redundancy_cost: float = _limits(0.0, 1e6, 2.0)
 
 
 @dataclass(frozen=True)
 class QuantizeConfig(_Checked):
     """Steps of the uniform quantisers (method.md section 4)."""
 
-    dc_multiplier: float = _limits(1e-3, 1e5, 11.0)  # levels per SH unit, degree 0
-    ac_multiplier: float = _limits(1e-3, 1e5, 11.0)  # levels per SH unit, degrees 1 to 3
-    chroma_step_ratio: float = _limits(0.1, 100.0, 1.0)  # step of the chroma channels as a multiple of luma's
-    opacity_levels: int = _limits(2, 4096, 22)  # over opacity 0..1
-    rotation_levels: int = _limits(3, 65535, 41)  # over a quaternion component's range -1..1
-    scale_levels: int = _limits(2, 65535, 401)  # over the range of the log-scales
-    position_gamma: float = _limits(1e-6, 10.0, 0.25)  # position step as a share of the splat's own size
-    position_floor: float = _limits(0.0, 1.0, 1.4e-5)  # smallest position step as a share of the model's extent
-    opacity_boost: float = _limits(0.0, 10.0, 0.33)  # hint carried to decoders, not applied
+    # Levels per SH unit: degree 0, degrees 1 to 3.
+    dc_multiplier: float = _limits(1e-3, 1e5, 11.0)
+    ac_multiplier: float = _limits(1e-3, 1e5, 11.0)
+    # Step of the chroma channels as a multiple of luma's.
+    chroma_step_ratio: float = _limits(0.1, 100.0, 1.0)
+    # Rise of the MSE that one bit of an SH coefficient is worth when its level is chosen; 0 takes the closest level.
+    bit_cap: float = _limits(0.0, 1.0, 0.0)
+    # Levels of opacity over 0..1.
+    opacity_levels: int = _limits(2, 4096, 22)
+    # Levels of a quaternion component over -1..1.
+    rotation_levels: int = _limits(3, 32767, 41)
+    # Step of the log-scales.
+    scale_step: float = _limits(1e-4, 2.0, 0.035)
+    # Position step as a share of the splat's own size.
+    position_gamma: float = _limits(1e-6, 10.0, 0.25)
+    # Hint carried to renderers; decoders do not apply it.
+    opacity_boost: float = _limits(0.0, 10.0, 0.33)
     zstd_level: int = _limits(1, 22, 22)
 
 

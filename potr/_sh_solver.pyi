@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+from torch import Tensor
+
+_Triple = tuple[float, float, float]
+
+def compact(
+    hessian: Tensor,
+    sh: Tensor,
+    ridge: _Triple,
+    drop_cost: _Triple,
+    redundancy_cosine: float,
+    redundancy_cost: float,
+    result: Tensor,
+    threads: int,
+) -> None: ...
+def round_coefficients(
+    hessian: Tensor,
+    sh: Tensor,
+    steps: Tensor,
+    bit_cost: _Triple,
+    bits: _Triple,
+    anchor: float,
+    sweeps: int,
+    result: Tensor,
+    threads: int,
+) -> None: ...

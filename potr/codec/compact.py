@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SH energy compaction: other coefficients that look the same from where the splat is seen, and cost little."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from potr.codec.color import opponent_to_rgb, rgb_to_opponent
+from potr.codec.config import CompactConfig
+from potr.codec.sh_solver import CompactParameters
+from potr.codec.sh_solver import compact as solve
+from potr.rasterizer.base import ColorStatistics
+from potr.splats import SplatModel
+
+
+@dataclass(frozen=True)
+class CompactReport:
+    """Shares are of all AC coefficients in the opponent space at the step asked; norms are over RGB coefficients."""
+
+    ac_zero_share_before: float
+    ac_zero_share: float
+    l2_before: float
+    l2_after: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def compact(
+    model: SplatModel, statistics: ColorStatistics, samples: int, step: float, config: CompactConfig
+) -> tuple[SplatModel, CompactReport]:
+    """Recompute every splat's SH coefficients (method.md section 3).
+
+    Args:
+        model: its geometry is kept.
+        statistics: of this model, over the training views.
+        samples: 3 x the number of training pixels, which the caps on the MSE refer to.
+        step: quantisation step of the AC coefficients, the unit of the energy penalty.
+        config: strengths.
+
+    Returns:
+        The model with new coefficients, and what changed.
+    """
+    old = rgb_to_opponent(model.sh)
+    drop = config.drop_cap * samples
+    chroma = config.chroma_multiplier
+    ridge = config.strength * drop / step**2
+    parameters = CompactParameters(
+        ridge=(ridge, chroma * ridge, chroma * ridge),
+        drop_cost=(drop, chroma * drop, chroma * drop),
+        redundancy_cosine=config.redundancy_cosine,
+        redundancy_cost=config.redundancy_cost,
+    )
+    new = solve(statistics.hessian, old, parameters) if config.enabled and model.num_splats else old
+    report = CompactReport(
+        ac_zero_share_before=zero_share(old[:, 1:], step),
+        ac_zero_share=zero_share(new[:, 1:], step),
+        l2_before=float(old.double().norm()),
+        l2_after=float(new.double().norm()),
+    )
+    return model.with_sh(opponent_to_rgb(new)), report
+
+
+def zero_share(coefficients: Tensor, step: float) -> float:
+    """Share of the coefficients that plain rounding to ``step`` makes 0; 1 where there are none."""
+    if coefficients.numel() == 0:
+        return 1.0
+    return float((coefficients.abs() < 0.5 * step).double().mean())

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native SH solver against dense float64 solves, and the laws of rounding."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from potr.codec.sh_solver import (
+    ANCHOR,
+    CompactParameters,
+    RateModel,
+    compact,
+    compact_reference,
+    round_coefficients,
+    unpack_hessian,
+)
+from potr.sh import sh_basis
+
+
+def seen_from_a_cone(n: int, degree: int, views: int = 30, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Packed Hessians [n, P] of splats seen from directions around one axis each, and coefficients [n, K, 3]."""
+    generator = torch.Generator().manual_seed(seed)
+    axis = torch.randn(n, 1, 3, generator=generator)
+    directions = torch.nn.functional.normalize(axis + torch.randn(n, views, 3, generator=generator), dim=-1)
+    basis = sh_basis(directions, degree)
+    weights = torch.rand(n, views, generator=generator)
+    full = torch.einsum("nvi,nvj,nv->nij", basis, basis, weights)
+    k = basis.shape[-1]
+    rows, columns = torch.tril_indices(k, k)
+    sh = 0.1 * torch.randn(n, k, 3, generator=generator)
+    return full[:, rows, columns].contiguous(), sh
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+@pytest.mark.parametrize("cosine", [1.0, 0.6])
+def test_compact_equals_dense_solves(degree: int, cosine: float) -> None:
+    hessian, sh = seen_from_a_cone(12, degree)
+    parameters = CompactParameters((1e-3, 3e-3, 3e-3), (2e-3, 6e-3, 6e-3), cosine, 2.0)
+    result = compact(hessian, sh, parameters)
+    full = unpack_hessian(hessian, sh.shape[1]).double().numpy()
+    for n in range(len(sh)):
+        for c in range(3):
+            expected = compact_reference(
+                full[n], sh[n, :, c].double().numpy(), parameters.ridge[c], parameters.drop_cost[c], cosine, 2.0
+            )
+            np.testing.assert_allclose(result[n, :, c].numpy(), expected, atol=2e-5)
+    if degree > 0:
+        assert (result[:, 1:] == 0).any()
+        assert (result[:, 1:] != 0).any()
+
+
+def test_compact_drops_everything_of_an_unseen_splat_but_its_dc() -> None:
+    sh = torch.randn(3, 16, 3, generator=torch.Generator().manual_seed(0))
+    result = compact(torch.zeros(3, 136), sh, CompactParameters((1e-3,) * 3, (1e-3,) * 3, 1.0, 1.0))
+    torch.testing.assert_close(result[:, 0], sh[:, 0])
+    assert not result[:, 1:].any()
+
+
+def test_compact_keeps_what_it_may_not_drop() -> None:
+    hessian, sh = seen_from_a_cone(5, 3, views=400)
+    result = compact(hessian, sh, CompactParameters((0.0,) * 3, (0.0,) * 3, 1.0, 0.0))
+    torch.testing.assert_close(result, sh, atol=1e-3, rtol=0)
+
+
+def error(hessian: Tensor, difference: Tensor) -> Tensor:
+    full = unpack_hessian(hessian, difference.shape[1]).double()
+    return torch.einsum("nic,nij,njc->nc", difference.double(), full, difference.double())
+
+
+def test_rounding_beats_plain_rounding_and_cannot_be_improved_by_one_step() -> None:
+    hessian, sh = seen_from_a_cone(40, 3)
+    steps = torch.full((16, 3), 1 / 11)
+    levels = round_coefficients(hessian, sh, steps, RateModel((0.0,) * 3))
+    joint = error(hessian, levels * steps - sh)
+    plain = error(hessian, torch.round(sh / steps) * steps - sh)
+    assert float(joint.sum()) < 0.5 * float(plain.sum())
+    anchored = hessian.clone()
+    diagonal = torch.tensor([i * (i + 1) // 2 + i for i in range(16)])
+    anchored[:, diagonal] += ANCHOR * hessian[:, diagonal].mean(dim=1, keepdim=True)
+    best = error(anchored, levels * steps - sh)
+    for i in range(16):
+        for move in (-1, 1):
+            changed = levels.clone()
+            changed[:, i] += move
+            assert (error(anchored, changed * steps - sh) >= best * (1 - 1e-5)).all()
+
+
+def test_dearer_bits_make_more_zeros() -> None:
+    hessian, sh = seen_from_a_cone(40, 3)
+    steps = torch.full((16, 3), 1 / 11)
+    zeros = [
+        int((round_coefficients(hessian, sh, steps, RateModel((bit,) * 3)) == 0).sum()) for bit in (0.0, 1e-4, 1e-2)
+    ]
+    assert zeros[0] < zeros[1] < zeros[2]
