@@ -7,8 +7,8 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
+    def __call__(self, stage: str, done: int, total: int, /) -> None: ...
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int, /) -> None:
     """Reports nothing."""

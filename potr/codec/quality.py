@@ -3,12 +3,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from enum import Enum
 from typing import Any
 
-from potr.codec.config import CodecConfig
+from potr.codec.config import BITS_PER_SPLAT, CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
+from potr.errors import ConfigError
 
-PRESETS = ("paper",)
+STAGES = ("prune", "compact", "quantize")
+
+
+def _paper(quality: float) -> CodecConfig:
+    """The paper's parameters where they are known (method.md section 5), ours in between."""
+    cap = 1e-9 * 10 ** (-1.6 * (quality - 0.1))
+    bit = cap / BITS_PER_SPLAT
+    finer = 10 ** (0.6 * (quality - 0.1))
+    return CodecConfig(
+        name="paper",
+        prune=PruneConfig(cap=cap),
+        compact=CompactConfig(
+            strength=10**-quality, drop_cap=5 * bit, redundancy_cosine=1 / (1 + math.exp(-3 * quality))
+        ),
+        quantize=QuantizeConfig(
+            dc_multiplier=11 * finer,
+            ac_multiplier=11 * finer,
+            opacity_levels=round(21 * finer) + 1,
+            rotation_levels=2 * round(20 * finer) + 1,
+            scale_step=0.07 / finer,
+            position_gamma=0.25 / finer,
+        ),
+    )
+
+
+_PRESETS: dict[str, Callable[[float], CodecConfig]] = {"paper": _paper}
+PRESETS = tuple(_PRESETS)
 
 
 def config_for(
@@ -19,9 +49,37 @@ def config_for(
     Args:
         quality: in (0, 1].
         preset: one of PRESETS.
-        overrides: stage ("prune", "compact", "quantize") to field to value; None values mean "from quality".
+        overrides: stage ("prune", "compact", "quantize") to field to value; None values mean "from quality". An
+            enum's member may be given by its value.
 
     Raises:
         ConfigError: quality out of range, unknown preset, stage or field, or a value out of its range.
     """
-    raise NotImplementedError
+    if not (isinstance(quality, int | float) and 0 < quality <= 1):
+        raise ConfigError(f"quality: expected a number in (0, 1], got {quality!r}")
+    if preset not in _PRESETS:
+        raise ConfigError(f"codec: expected one of {', '.join(PRESETS)}, got {preset!r}")
+    config = _PRESETS[preset](quality)
+    for stage, values in (overrides or {}).items():
+        if stage not in STAGES:
+            raise ConfigError(f"overrides: expected a stage of {', '.join(STAGES)}, got {stage!r}")
+        config = replace(config, **{stage: _replaced(getattr(config, stage), stage, values)})
+    return config
+
+
+def _replaced(config: Any, stage: str, values: Mapping[str, Any]) -> Any:
+    current = {f.name: getattr(config, f.name) for f in fields(config)}
+    unknown = sorted(set(values) - set(current))
+    if unknown:
+        raise ConfigError(f"{stage}: no parameter {', '.join(unknown)}; there are {', '.join(current)}")
+    changes = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        if isinstance(current[name], Enum) and not isinstance(value, Enum):
+            members = [member.value for member in type(current[name])]
+            if value not in members:
+                raise ConfigError(f"{stage}.{name}: expected one of {', '.join(members)}, got {value!r}")
+            value = type(current[name])(value)
+        changes[name] = value
+    return replace(config, **changes)

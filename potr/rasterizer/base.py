@@ -50,11 +50,15 @@ class ColorStatistics:
         hessian: [N, K(K+1)/2] float32, the lower triangle of A row by row: (0,0), (1,0), (1,1), (2,0), ...
         weight: [N] float64, sum over views of W_v.
         seen_views: [N] int32, views with W_v > 0.
+        sse: the squared error of the model against the photographs.
+        samples: 3 x the number of pixels of all views.
     """
 
     hessian: Tensor
     weight: Tensor
     seen_views: Tensor
+    sse: float
+    samples: int
 
 
 class Rasterizer(Protocol):
