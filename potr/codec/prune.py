@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pruning: passes that remove the splats whose removal costs least, each checked against what it really did."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from potr.cameras import View
+from potr.codec.config import Criterion, PruneConfig
+from potr.progress import Progress, silent
+from potr.rasterizer.base import Rasterizer, RemovalCost
+from potr.splats import SplatModel
+
+log = logging.getLogger(__name__)
+
+GROWTH = 1.5  # of a pass's share limit after a pass that kept to its budget
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """One pass. MSE is over all training pixels and channels, against the photographs.
+
+    Attributes:
+        removed, unseen, left: splats removed (unseen among them), splats left.
+        cap: largest rise of the MSE charged to a removed splat.
+        mse: before the pass.
+        predicted_mse_change: sum of the removed splats' own changes, as if they did not interact.
+        budget: sum of what the removed splats were charged with.
+        real_mse_change: measured; None until the next pass has seen the result.
+        share_limit: of the splats, that the pass was allowed.
+    """
+
+    phase: str
+    removed: int
+    unseen: int
+    left: int
+    cap: float
+    mse: float
+    predicted_mse_change: float
+    budget: float
+    share_limit: float
+    real_mse_change: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PruneState:
+    """Where a pruning phase stands: what a checkpoint holds.
+
+    Attributes:
+        kept: [M] int64 indices, ascending, of the phase's input model's splats still there.
+        passes: reports of the passes done.
+        share_limit: for the next pass.
+        finished: nothing is left to do.
+    """
+
+    kept: Tensor
+    passes: tuple[PassReport, ...]
+    share_limit: float
+    finished: bool = False
+
+
+def start(model: SplatModel, config: PruneConfig) -> PruneState:
+    """The state before the first pass."""
+    return PruneState(torch.arange(model.num_splats), (), config.max_share)
+
+
+def prune(
+    model: SplatModel,
+    views: Sequence[View],
+    rasterizer: Rasterizer,
+    config: PruneConfig,
+    phase: str,
+    *,
+    state: PruneState | None = None,
+    on_pass: Callable[[PruneState], None] = lambda state: None,
+    progress: Progress = silent,
+) -> PruneState:
+    """Remove splats in passes until the phase's passes are done or nothing costs little enough.
+
+    Args:
+        model: what the phase starts from.
+        views: the training views.
+        rasterizer: answers what removals cost.
+        config: caps, shares, targets.
+        phase: "early" (the cap rises to config.cap) or "late" (the cap is config.cap throughout).
+        state: where to go on from; the phase's start by default.
+        on_pass: told the state after every pass (to store it).
+        progress: told of every view of every pass.
+
+    Returns:
+        The final state; ``model.select(state.kept)`` is the pruned model.
+    """
+    passes = config.early_passes if phase == "early" else config.late_passes
+    state = state or start(model, config)
+    target = _target(model.num_splats, config)
+    while not state.finished and len(state.passes) < passes:
+        number = len(state.passes)
+        current = model.select(state.kept)
+
+        def report(stage: str, done: int, total: int, number: int = number) -> None:
+            progress(f"{phase} pruning pass {number + 1}/{passes}", done, total)
+
+        costs = rasterizer.removal_cost(current, views, progress=report)
+        mse = costs.sse / costs.samples
+        state = _check_last_pass(state, mse, config)
+        removed, charged = select_removals(
+            costs, config, cap=_cap(config, phase, number, passes), share=state.share_limit,
+            target=_pass_target(current.num_splats, target, passes - number),
+        )  # fmt: skip
+        state = _after_removal(state, phase, costs, removed, charged, mse)
+        if not removed.any() and (target is not None or number + 1 == passes or phase == "late"):
+            state = replace(state, finished=True)
+        log.info("%s", describe(state.passes[-1]))
+        on_pass(state)
+    return state
+
+
+def _target(num_splats: int, config: PruneConfig) -> int | None:
+    if config.target_splats is not None:
+        return min(config.target_splats, num_splats)
+    if config.target_share is not None:
+        kept: int = max(1, round(config.target_share * num_splats))
+        return kept
+    return None
+
+
+def _pass_target(num_splats: int, target: int | None, passes_left: int) -> int | None:
+    """How many to keep in this pass so that equal shares per pass end at the target."""
+    if target is None:
+        return None
+    if target >= num_splats:
+        return num_splats
+    return max(target, round(num_splats * (target / num_splats) ** (1 / passes_left)))
+
+
+def _cap(config: PruneConfig, phase: str, number: int, passes: int) -> float:
+    """The pass's cap: rising geometrically from first_cap * cap to cap over the early passes."""
+    if phase == "late" or passes < 2:
+        return config.cap
+    return float(config.cap * config.first_cap ** (1 - number / (passes - 1)))
+
+
+def charge(costs: RemovalCost, criterion: Criterion) -> Tensor:
+    """[N] float64 rise of the squared error that each splat's removal is charged with."""
+    if criterion is Criterion.PHOTO:
+        return costs.delta_sse
+    if criterion is Criterion.RENDER:
+        return costs.render_sse
+    return torch.maximum(costs.delta_sse, costs.render_sse)
+
+
+def select_removals(
+    costs: RemovalCost, config: PruneConfig, *, cap: float, share: float, target: int | None
+) -> tuple[Tensor, Tensor]:
+    """Which splats a pass removes.
+
+    Args:
+        costs: of the model at hand.
+        config: criterion and limits.
+        cap: rise of the MSE that one removal may cost; not used with a target.
+        share: of the splats that may go, unseen ones not counted.
+        target: keep this many instead of using the cap.
+
+    Returns:
+        [N] bool mask and [N] float64 charged rise of the squared error.
+    """
+    charged = charge(costs, config.criterion)
+    n = len(charged)
+    unseen = costs.pixels == 0
+    # A group of splats that each seem to hurt the photographs corrects each other: see method.md section 2.
+    order = torch.argsort(charged, stable=True)
+    order = order[~unseen[order]]
+    negative = int((charged[order] < 0).sum())
+    allowed_negative = min(negative, int(config.max_negative_share * n))
+    order = torch.cat([order[:allowed_negative], order[negative:]])
+    limit = int(share * n)
+    if target is None:
+        limit = min(limit, int((charged[order] <= cap * costs.samples).sum()))
+    else:
+        limit = min(limit, max(0, n - target - (int(unseen.sum()) if config.remove_unseen else 0)))
+    removed = torch.zeros(n, dtype=torch.bool)
+    removed[order[:limit]] = True
+    if config.remove_unseen:
+        removed |= unseen
+    return removed, charged
+
+
+def _after_removal(
+    state: PruneState, phase: str, costs: RemovalCost, removed: Tensor, charged: Tensor, mse: float
+) -> PruneState:
+    seen = removed & (costs.pixels > 0)
+    report = PassReport(
+        phase=phase,
+        removed=int(removed.sum()),
+        unseen=int(removed.sum() - seen.sum()),
+        left=int((~removed).sum()),
+        cap=float(charged[seen].max() / costs.samples) if seen.any() else 0.0,
+        mse=mse,
+        predicted_mse_change=float(costs.delta_sse[removed].sum() / costs.samples),
+        budget=float(charged[removed].clamp_min(0).sum() / costs.samples),
+        share_limit=state.share_limit,
+    )
+    return replace(state, kept=state.kept[~removed], passes=(*state.passes, report))
+
+
+def _check_last_pass(state: PruneState, mse: float, config: PruneConfig) -> PruneState:
+    """Enters the last pass's real change of the MSE; halves the next step if it went over budget."""
+    if not state.passes:
+        return state
+    last = state.passes[-1]
+    real = mse - last.mse
+    over = real > config.tolerance * last.budget
+    share = state.share_limit / 2 if over else min(config.max_share, state.share_limit * GROWTH)
+    return replace(state, passes=(*state.passes[:-1], replace(last, real_mse_change=real)), share_limit=share)
+
+
+def describe(report: PassReport) -> str:
+    """One line for the log."""
+    return (
+        f"{report.phase} pass: removed {report.removed:,} ({report.unseen:,} unseen), {report.left:,} left, "
+        f"MSE {report.mse:.4e}, predicted change {report.predicted_mse_change:+.2e}, charged {report.budget:.2e}"
+    )

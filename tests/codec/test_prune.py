@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pruning's selection and bookkeeping, on costs made up for the purpose."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from potr.cameras import RGB, Camera, View
+from potr.codec.config import Criterion, PruneConfig
+from potr.codec.prune import PruneState, charge, prune, select_removals
+from potr.progress import Progress, silent
+from potr.rasterizer.base import ColorStatistics, RemovalCost
+from potr.splats import SplatModel
+
+SAMPLES = 1000
+
+
+def costs_of(photo: Sequence[float], render: Sequence[float], pixels: Sequence[int] | None = None) -> RemovalCost:
+    n = len(photo)
+    return RemovalCost(
+        delta_sse=torch.tensor(photo, dtype=torch.float64),
+        render_sse=torch.tensor(render, dtype=torch.float64),
+        contribution=torch.ones(n, dtype=torch.float64),
+        peak=torch.ones(n),
+        pixels=torch.tensor(pixels or [1] * n),
+        sse=1.0,
+        samples=SAMPLES,
+    )
+
+
+def removed_of(
+    costs: RemovalCost, cap: float = 1.0, share: float = 1.0, target: int | None = None, **config: object
+) -> list[int]:
+    mask, _ = select_removals(costs, PruneConfig(**config), cap=cap, share=share, target=target)  # type: ignore[arg-type]
+    return mask.nonzero()[:, 0].tolist()
+
+
+def test_criteria() -> None:
+    costs = costs_of([-2.0, 3.0], [1.0, 0.5])
+    assert charge(costs, Criterion.PHOTO).tolist() == [-2.0, 3.0]
+    assert charge(costs, Criterion.RENDER).tolist() == [1.0, 0.5]
+    assert charge(costs, Criterion.BOTH).tolist() == [1.0, 3.0]
+
+
+def test_the_cap_is_on_the_mse() -> None:
+    costs = costs_of([0.5, 1.0, 1.5, 3.0], [0, 0, 0, 0])
+    assert removed_of(costs, cap=1.0 / SAMPLES) == [0, 1]
+
+
+def test_the_share_takes_the_cheapest() -> None:
+    assert removed_of(costs_of([4, 3, 2, 1], [0] * 4), share=0.5) == [2, 3]
+
+
+def test_unseen_splats_go_first_and_do_not_use_up_the_share() -> None:
+    costs = costs_of([0, 0, 1, 2, 3], [0] * 5, pixels=[0, 0, 5, 5, 5])
+    assert removed_of(costs, share=0.2) == [0, 1, 2]
+    assert removed_of(costs, share=0.2, remove_unseen=False) == [2]
+
+
+def test_negative_photo_costs_are_limited() -> None:
+    costs = costs_of([-5, -4, -3, -2, 1, 2, 3, 4, 5, 6], [0] * 10)
+    limited = removed_of(costs, cap=2.0 / SAMPLES, criterion=Criterion.PHOTO, max_negative_share=0.1)
+    assert limited == [0, 4, 5]
+
+
+def test_a_target_replaces_the_cap() -> None:
+    costs = costs_of([100, 200, 300, 400], [0] * 4)
+    assert removed_of(costs, cap=1e-12, target=3) == [0]
+    assert removed_of(costs_of([1, 2, 3, 4], [0] * 4, pixels=[0, 1, 1, 1]), target=2) == [0, 1]
+
+
+@dataclass
+class AdditiveRasterizer:
+    """Splats that do not interact, unless ``interaction`` makes every removal dearer than predicted."""
+
+    values: Tensor  # cost of each splat, found again by its x coordinate
+    interaction: float = 1.0
+    passes: list[int] = field(default_factory=list)
+    name: str = "additive"
+
+    def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor:
+        raise NotImplementedError
+
+    def color_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> ColorStatistics:
+        raise NotImplementedError
+
+    def removal_cost(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> RemovalCost:
+        present = model.means[:, 0].long()
+        self.passes.append(len(present))
+        progress("view", 1, 1)
+        costs = self.values[present]
+        missing = float(self.values.sum() - costs.sum())
+        one = torch.ones(len(present))
+        return RemovalCost(costs, costs, one.double(), one, one.long(), 10 + self.interaction * missing, SAMPLES)
+
+
+def model_of(n: int) -> SplatModel:
+    means = torch.zeros(n, 3)
+    means[:, 0] = torch.arange(n)
+    return SplatModel(
+        means, torch.zeros(n, 3), torch.ones(n, 4), torch.zeros(n), torch.zeros(n, 3), torch.zeros(n, 0, 3)
+    )
+
+
+def run(rasterizer: AdditiveRasterizer, config: PruneConfig, n: int = 100, **options: object) -> PruneState:
+    return prune(model_of(n), (), rasterizer, config, "early", **options)  # type: ignore[arg-type]
+
+
+VALUES = torch.arange(100).double() / 100
+
+
+def test_passes_remove_all_under_the_cap_and_report_what_they_did() -> None:
+    config = PruneConfig(early_passes=6, cap=0.5 / SAMPLES, max_share=0.3)
+    state = run(AdditiveRasterizer(VALUES), config)
+    assert state.kept.tolist() == list(range(51, 100))
+    assert [p.left for p in state.passes] == sorted((p.left for p in state.passes), reverse=True)
+    assert sum(p.removed for p in state.passes) == 51
+    for report in state.passes[:-1]:
+        assert report.real_mse_change == pytest.approx(report.predicted_mse_change)
+    assert all(a.cap <= b.cap for a, b in zip(state.passes, state.passes[1:], strict=False) if b.removed)
+
+
+def test_a_pass_over_budget_halves_the_next_step() -> None:
+    config = PruneConfig(early_passes=4, cap=1.0, first_cap=1.0, max_share=0.2, tolerance=2.0)
+    calm = run(AdditiveRasterizer(VALUES), config)
+    wild = run(AdditiveRasterizer(VALUES, interaction=5.0), config)
+    assert [p.share_limit for p in calm.passes] == [0.2] * 4
+    assert [p.share_limit for p in wild.passes] == [0.2, 0.1, 0.05, 0.025]
+    assert len(wild.kept) > len(calm.kept)
+
+
+@pytest.mark.parametrize("config", [{"target_splats": 37}, {"target_share": 0.37}])
+def test_a_target_is_met_exactly(config: dict[str, float]) -> None:
+    state = run(AdditiveRasterizer(VALUES), PruneConfig(early_passes=5, max_share=0.5, **config))  # type: ignore[arg-type]
+    assert len(state.kept) == 37
+    assert len({p.removed for p in state.passes}) > 1
+
+
+def test_an_interrupted_phase_goes_on_from_its_last_pass() -> None:
+    config = PruneConfig(early_passes=6, cap=0.5 / SAMPLES, max_share=0.2)
+    whole = run(AdditiveRasterizer(VALUES), config)
+    states: list[PruneState] = []
+    run(AdditiveRasterizer(VALUES), config, on_pass=states.append)
+    rasterizer = AdditiveRasterizer(VALUES)
+    resumed = run(rasterizer, config, state=states[2])
+    assert rasterizer.passes[0] == states[2].passes[-1].left
+    assert resumed.kept.tolist() == whole.kept.tolist()
+    assert resumed.passes == whole.passes
