@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality, speed and machine reports, with a rasteriser whose images and frame times are known."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import Tensor
+
+from potr.cameras import RGB, WHITE, Camera, View
+from potr.errors import ConfigError
+from potr.evaluate.machine import describe_machine, peak_memory_bytes, reset_peak_memory
+from potr.evaluate.metrics import PSNR_CAP, psnr, ssim
+from potr.evaluate.quality import evaluate, evenly_spaced
+from potr.evaluate.speed import frames_per_second
+from potr.splats import SplatModel
+
+MODEL = SplatModel(
+    torch.zeros(1, 3), torch.zeros(1, 3), torch.eye(1, 4), torch.zeros(1), torch.zeros(1, 3), torch.zeros(1, 0, 3)
+)
+
+
+class FakeRasterizer:
+    """Answers with the camera's focal length as the gray of the image, and tells when it was called."""
+
+    name = "fake"
+
+    def __init__(self, on_render: Callable[[Camera, RGB], None] = lambda camera, background: None) -> None:
+        self.on_render = on_render
+
+    def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor:
+        self.on_render(camera, background)
+        return torch.full((camera.height, camera.width, 3), camera.fx)
+
+
+def camera(gray: float) -> Camera:
+    return Camera(16, 12, gray, 1.0, 8.0, 6.0, torch.eye(4))
+
+
+def views() -> list[View]:
+    generator = torch.Generator().manual_seed(1)
+    return [View(f"r_{i}", camera(0.2 * i + 0.1), torch.rand(12, 16, 3, generator=generator), WHITE) for i in range(3)]
+
+
+def test_report_holds_each_view_and_the_means() -> None:
+    told, backgrounds = [], []
+    scene = views()
+    raster = FakeRasterizer(lambda camera, background: backgrounds.append(background))
+    report = evaluate(MODEL, scene, raster, progress=lambda *event: told.append(event))
+    expected = [(v.name, psnr(FakeRasterizer().render(MODEL, v.camera, WHITE), v.read())) for v in scene]
+    assert [(view.name, view.psnr) for view in report.views] == expected
+    assert report.psnr == pytest.approx(sum(value for _, value in expected) / 3)
+    assert report.views[1].ssim == ssim(torch.full((12, 16, 3), 0.3), scene[1].read())
+    assert backgrounds == [WHITE] * 3
+    assert told[-1] == ("evaluate", 3, 3)
+    assert (report.lpips, report.lpips_views, report.lpips_reason) == (None, 0, "not asked for")
+
+
+def test_report_is_json_even_for_perfect_renders() -> None:
+    perfect = View("same", camera(0.5), torch.full((12, 16, 3), 0.5))
+    report = evaluate(MODEL, [perfect], FakeRasterizer())
+    assert report.psnr == PSNR_CAP
+    assert json.loads(json.dumps(asdict(report), allow_nan=False))["views"][0]["name"] == "same"
+
+
+def test_evaluate_needs_views() -> None:
+    with pytest.raises(ConfigError, match="at least one view"):
+        evaluate(MODEL, [], FakeRasterizer())
+
+
+def test_evenly_spaced_views() -> None:
+    assert evenly_spaced(25, 4) == {0, 8, 16, 24}
+    assert evenly_spaced(25, 1) == {12}
+    assert evenly_spaced(3, None) == evenly_spaced(3, 7) == {0, 1, 2}
+    assert all(len(evenly_spaced(37, count)) == count for count in range(1, 38))
+    with pytest.raises(ConfigError, match="at least 1, got 0"):
+        evenly_spaced(25, 0)
+
+
+def test_frames_per_second_is_the_median_camera_of_the_median_repetition() -> None:
+    time = 0.0
+    calls = 0
+    cost = {0.25: 0.5, 0.5: 1.0, 0.75: 4.0}  # seconds a frame, by camera
+
+    def spend(camera: Camera, background: RGB) -> None:
+        nonlocal time, calls
+        calls += 1
+        time += 100.0 if calls in (1, 6) else cost[camera.fx]  # a cold first frame, and a hiccup in the second round
+
+    cameras = [camera(gray) for gray in cost]
+    report = frames_per_second(MODEL, cameras, WHITE, FakeRasterizer(spend), seconds=115.0, clock=lambda: time)
+    assert report.frame_seconds == (0.5, 1.0, 4.0)
+    assert (report.fps, report.slowest_fps) == (1.0, 0.25)
+    assert report.frames == calls - 1 == 9
+    assert (report.rasterizer, report.width, report.height) == ("fake", 16, 12)
+
+
+def test_frames_per_second_times_every_camera_once_at_least() -> None:
+    ticks = iter(range(100))
+    report = frames_per_second(
+        MODEL, [camera(0.5)] * 5, WHITE, FakeRasterizer(), seconds=0.0, clock=lambda: next(ticks)
+    )
+    assert report.frames == 5
+    with pytest.raises(ConfigError, match="at least one camera"):
+        frames_per_second(MODEL, [], WHITE, FakeRasterizer())
+
+
+def test_peak_memory_sees_an_allocation_and_forgets_it_on_reset() -> None:
+    before = peak_memory_bytes()
+    if before is None:
+        pytest.skip("this system does not report peak memory")
+    size = before + (64 << 20)  # beyond what this process ever had
+    block = torch.ones(size, dtype=torch.uint8)
+    high = peak_memory_bytes()
+    assert high is not None
+    assert high >= size
+    del block
+    if reset_peak_memory():
+        after = peak_memory_bytes()
+        assert after is not None
+        assert after < high - (32 << 20)
+
+
+def test_machine_description_is_json() -> None:
+    machine = json.loads(json.dumps(asdict(describe_machine()), allow_nan=False))
+    assert machine["cores"] >= 1
+    assert machine["threads"] >= 1
+    assert machine["torch"] == str(torch.__version__)
+    assert machine["cpu"]
