@@ -99,9 +99,7 @@ def decode_octree(streams: OctreeStreams, num_splats: int) -> tuple[NDArray[np.u
     return cells, depths
 
 
-def _checked(
-    cells: NDArray[np.uint32], depths: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+def _checked(cells: NDArray[np.uint32], depths: NDArray[np.uint8]) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     if cells.dtype != np.uint32 or cells.ndim != 2 or cells.shape[1] != 3:
         raise ModelError(f"cells: expected [N, 3] uint32, got {list(cells.shape)} {cells.dtype}")
     if depths.dtype != np.uint8 or depths.shape != cells.shape[:1]:

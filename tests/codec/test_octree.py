@@ -60,7 +60,11 @@ def test_leaves_are_deep_enough_disjoint_and_no_deeper_than_needed(cloud):
     assert np.all(depths >= required[order])
     leaves = list(zip(leaf_cells(cells, order, depths, max_depth).tolist(), depths.tolist(), strict=True))
     for i, (cell, depth) in enumerate(leaves):
-        inside = [j for j, (other, deep) in enumerate(leaves) if deep >= depth and [c >> (deep - depth) for c in other] == cell]
+        inside = [
+            j
+            for j, (other, deep) in enumerate(leaves)
+            if deep >= depth and [c >> (deep - depth) for c in other] == cell
+        ]
         assert all(leaves[j] == leaves[i] for j in inside)
         if depth:
             parent = [c >> 1 for c in cell]
@@ -117,7 +121,7 @@ def test_shapes_and_types_are_checked():
         order_leaves(cells, np.zeros(3, np.uint8), 5)
     with pytest.raises(ModelError, match="splat 1: expected a required depth of at most 5"):
         order_leaves(cells, np.array([0, 6], np.uint8), 5)
-    with pytest.raises(ModelError, match="max_depth: expected 0..21, got 22"):
+    with pytest.raises(ModelError, match=r"max_depth: expected 0\.\.21, got 22"):
         order_leaves(cells, depths, 22)
 
 
