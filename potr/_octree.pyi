@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_DEPTH: int
+
+class OctreeInputError(ValueError): ...
+class OctreeStreamError(ValueError): ...
+
+def order_leaves(
+    cells: NDArray[np.uint32], required_depths: NDArray[np.uint8], max_depth: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]: ...
+def encode_octree(cells: NDArray[np.uint32], depths: NDArray[np.uint8]) -> tuple[bytes, bytes, bytes, bytes]: ...
+def decode_octree(
+    nodes: bytes, tail_depths: bytes, tail_bits: bytes, counts: bytes, num_splats: int
+) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]: ...
