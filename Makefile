@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml constraints.txt $(shell find potr/native -name "*.cpp" 
 	@$(PIP) torch
 	@$(PIP) scikit-build-core nanobind cmake ninja
 	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@$(PY) -m potr.evaluate.weights || true  # for LPIPS; where the registry has them not, LPIPS is null with the reason
 	@touch $@
 
 setup: $(STAMP) ## create .venv with everything needed
