@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The screen: progress bars and log lines on stderr, results on stdout. The only module that knows rich."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from potr.progress import Progress
+
+log = logging.getLogger("potr")
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def screen(verbosity: int = 0) -> Iterator[Progress]:
+    """Log lines and progress on stderr while the block runs: bars on a terminal, else a line every ten seconds.
+
+    Args:
+        verbosity: -1 warnings only and no progress, 0 what happens, 1 everything.
+    """
+    console = Console(stderr=True)
+    level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%X")
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setLevel(level)
+    before = log.level, log.propagate
+    log.setLevel(logging.DEBUG)  # the handlers choose; a run's log file takes everything
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        if console.is_terminal and verbosity >= 0:
+            with _bars(console) as bars:
+                yield TerminalProgress(bars)
+        else:
+            yield LogProgress()
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+        log.setLevel(before[0])
+        log.propagate = before[1]
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Append everything POTR logs to a file while the block runs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def show(text: str) -> None:
+    """Write a result to stdout."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
+class TerminalProgress:
+    """A bar for every stage; the finished ones go."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+        if done >= total:
+            self._bars.remove_task(self._tasks.pop(stage))
+
+
+class LogProgress:
+    """A log line every ten seconds for a stage that takes longer than that."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stages: dict[str, tuple[float, float]] = {}  # start, last line
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = self._clock()
+        start, last = self._stages.setdefault(stage, (now, now))
+        if done >= total:
+            del self._stages[stage]
+        elif now - last >= SECONDS_BETWEEN_LINES:
+            self._stages[stage] = start, now
+            left = f", {(now - start) * (total - done) / done:.0f} s left" if done else ""
+            log.info("%s: %d of %d after %.0f s%s", stage, done, total, now - start, left)
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
+def _bars(console: Console) -> Bars:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
+    return Bars(*columns, console=console, transient=True)

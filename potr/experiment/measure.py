@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model measured on the test views: quality, kept in a cache beside the runs, and speed, always fresh."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from potr.cameras import RGB, View
+from potr.evaluate.lpips import LpipsModel, load_lpips
+from potr.evaluate.quality import evaluate
+from potr.evaluate.speed import frames_per_second
+from potr.evaluate.weights import Network, WeightsUnavailable
+from potr.experiment.identity import measurement_sha256
+from potr.experiment.result import Measured
+from potr.experiment.schema import EvaluateConfig
+from potr.files import write_atomic
+from potr.progress import Progress
+from potr.rasterizer.base import Rasterizer
+from potr.splats import SplatModel
+
+log = logging.getLogger(__name__)
+Figures = dict[str, Any]  # the quality fields of Measured
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Everything a measurement depends on beside the model; the same before and after."""
+
+    views: Sequence[View]
+    background: RGB
+    rasterizer: Rasterizer
+    settings: EvaluateConfig
+    lpips: LpipsModel | None
+    lpips_reason: str | None  # why there is no LPIPS
+
+    def measure(self, model: SplatModel, progress: Progress, cache: Path | None = None) -> Measured:
+        """Quality and speed of a model.
+
+        Args:
+            model: on the rasteriser's device.
+            progress: told of every view.
+            cache: folder to keep the quality figures in, for the model that a sweep measures again and again.
+        """
+        if not self.views:
+            return Measured(None, None, None, None, None, None)
+        fps = slowest = None
+        if self.settings.fps_seconds > 0:
+            cameras = [view.camera for view in self.views]
+            seconds = self.settings.fps_seconds
+            speed = frames_per_second(model, cameras, self.background, self.rasterizer, seconds=seconds)
+            fps, slowest = speed.fps, speed.slowest_fps
+        return Measured(**self._quality(model, progress, cache), fps=fps, slowest_fps=slowest)
+
+    def reasons(self) -> dict[str, str]:
+        """Why a figure of ``measure`` is None, without the "before." or "after." in front."""
+        if not self.views:
+            return dict.fromkeys(
+                ("psnr", "ssim", "lpips", "lpips_3dgs", "fps", "slowest_fps"), "the scene has no test views"
+            )
+        found = {}
+        if self.lpips is None:
+            why = self.lpips_reason or "not asked for"
+            found = dict.fromkeys(("lpips", "lpips_3dgs", "views.*.lpips", "views.*.lpips_3dgs"), why)
+        elif self.settings.lpips_views is not None:
+            why = f"computed on {self.settings.lpips_views} views only"
+            found = dict.fromkeys(("views.*.lpips", "views.*.lpips_3dgs"), why)
+        if self.settings.fps_seconds == 0:
+            found |= dict.fromkeys(("fps", "slowest_fps"), "evaluate.fps_seconds is 0")
+        return found
+
+    def _quality(self, model: SplatModel, progress: Progress, cache: Path | None) -> Figures:
+        if cache is None:
+            return self._evaluate(model, progress)
+        settings = [self.rasterizer.name, asdict(self.settings), self.lpips is not None]
+        path = cache / f"{measurement_sha256(model, self.views, settings)[:16]}.json"
+        try:
+            figures: Figures = json.loads(path.read_text())
+            figures["views"] = tuple(figures["views"])
+            log.info("quality before compression: measured earlier, %s", path)
+        except (OSError, ValueError, KeyError):
+            figures = self._evaluate(model, progress)
+            write_atomic(path, json.dumps(figures, indent=2).encode(), overwrite=True)
+        return figures
+
+    def _evaluate(self, model: SplatModel, progress: Progress) -> Figures:
+        report = evaluate(
+            model,
+            self.views,
+            self.rasterizer,
+            lpips=self.lpips,
+            lpips_views=self.settings.lpips_views,
+            progress=progress,
+        )
+        return {
+            "psnr": report.psnr,
+            "ssim": report.ssim,
+            "lpips": report.lpips,
+            "lpips_3dgs": report.lpips_3dgs,
+            "views": tuple(asdict(view) for view in report.views),
+        }
+
+
+def judge(views: Sequence[View], background: RGB, rasterizer: Rasterizer, settings: EvaluateConfig) -> Judge:
+    """Load what the settings ask for; LPIPS weights that are missing leave LPIPS out and say why."""
+    lpips, reason = None, "evaluate.lpips is none"
+    if settings.lpips != "none":
+        try:
+            lpips = load_lpips(Network(settings.lpips))
+        except WeightsUnavailable as error:
+            reason = str(error)
+            log.warning("no LPIPS: %s", reason)
+    return Judge(views, background, rasterizer, settings, lpips, None if lpips else reason)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stored results as text: one run on one screen, many runs as a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from potr.errors import PotrError
+from potr.experiment.result import RESULT_FILE, RunResult, read_result
+
+_MISSING = "—"
+_COLUMNS = (
+    *("dataset", "run", "splats", "bytes", "ratio", "AC zeros", "PSNR before", "after", "SSIM before", "after"),
+    *("FPS before", "after", "encode s", "decode s", "peak MB"),
+)
+
+
+def summary(result: RunResult) -> str:
+    """What was compressed, what it cost and gained, and where everything lies; at most 24 lines of 100 columns."""
+    r, before, after = result, result.before, result.after
+    judged = f"judged on {len(before.views)} test views" if before.views else "no test views to judge it on"
+    bits = f"{8 * r.bytes / r.splats_after:.1f} bits a splat" if r.splats_after else "nothing left"
+    rows = [
+        ("", "before", "after", ""),
+        ("splats", f"{r.splats_before:,}", f"{r.splats_after:,}", f"{_share(r.splats_after, r.splats_before)} kept"),
+        ("bytes", f"{r.uncompressed_bytes:,}", f"{r.bytes:,}", f"{r.ratio:.1f}x smaller, {bits}"),
+        ("PSNR dB", _number(before.psnr, 2), _number(after.psnr, 2), _change(before.psnr, after.psnr, 2)),
+        ("SSIM", _number(before.ssim, 4), _number(after.ssim, 4), _change(before.ssim, after.ssim, 4)),
+        ("LPIPS", _number(before.lpips, 4), _number(after.lpips, 4), _change(before.lpips, after.lpips, 4)),
+        ("FPS", _number(before.fps, 1), _number(after.fps, 1), _times(before.fps, after.fps)),
+    ]
+    if before.lpips is None and after.lpips is None:
+        rows.pop(5)
+    width = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        f"{r.dataset} at quality {r.quality:g}: {r.codec} codec, {r.backend} rasteriser, {judged}",
+        "",
+        *(f"  {a:<{width[0]}}  {b:>{width[1]}}  {c:>{width[2]}}   {d}".rstrip() for a, b, c, d in rows),
+        "",
+        f"  AC zeros  {_percent(ac_zero_share(r))} of the SH coefficients of degrees 1 to 3",
+        f"  seconds   {_seconds(r.encode_seconds)}; decode {r.decode_seconds:.2f}"
+        + (" (pruning resumed: its last part only)" if r.resumed else ""),
+        f"  memory    {_megabytes(r.peak_memory)} at most while encoding",
+        "",
+        *_files(r.folder),
+    ]
+    return "\n".join(lines)
+
+
+def table(results: Sequence[RunResult]) -> str:
+    """One line a run, Markdown, by dataset and quality; a figure that is missing is a dash."""
+    rows: list[tuple[str, ...]] = [_COLUMNS, tuple("---" if index < 2 else "---:" for index in range(len(_COLUMNS)))]
+    for r in sorted(results, key=lambda r: (r.dataset, r.quality)):
+        rows.append(
+            (
+                *(r.dataset, r.folder.name, f"{r.splats_after:,} ({_share(r.splats_after, r.splats_before)})"),
+                *(f"{r.bytes:,}", f"{r.ratio:.1f}x", _percent(ac_zero_share(r))),
+                *(_number(r.before.psnr, 2), _number(r.after.psnr, 2)),
+                *(_number(r.before.ssim, 4), _number(r.after.ssim, 4)),
+                *(_number(r.before.fps, 1), _number(r.after.fps, 1)),
+                *(f"{sum(r.encode_seconds.values()):.1f}", f"{r.decode_seconds:.2f}"),
+                _number(None if r.peak_memory is None else r.peak_memory / 1e6, 0),
+            )
+        )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def collect(outputs: Path) -> tuple[list[RunResult], list[str]]:
+    """Every result under a folder, and one line for every file that is not one."""
+    results, problems = [], []
+    for path in sorted(outputs.glob(f"**/{RESULT_FILE}")):
+        try:
+            results.append(read_result(path.parent))
+        except PotrError as error:
+            problems.append(str(error))
+    return results, problems
+
+
+def ac_zero_share(result: RunResult) -> float | None:
+    """Share of the AC coefficients that are zero in the bitstream, as the last stage that knows it says."""
+    shares = [stage["details"].get("ac_zero_share") for stage in result.stages]
+    return next((share for share in reversed(shares) if share is not None), None)
+
+
+def _files(folder: Path) -> list[str]:
+    told = {"before_after.png": "before and after", "scene.potr": "the compressed scene", RESULT_FILE: "every number"}
+    return [f"  {folder / name}  {what}" for name, what in told.items() if (folder / name).exists()]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return _MISSING if value is None else f"{value:,.{digits}f}"
+
+
+def _change(before: float | None, after: float | None, digits: int) -> str:
+    return "" if before is None or after is None else f"{after - before:+.{digits}f}"
+
+
+def _times(before: float | None, after: float | None) -> str:
+    return "" if before is None or after is None else f"{after / before:.2f}x"
+
+
+def _percent(share: float | None) -> str:
+    return _MISSING if share is None else f"{100 * share:.1f} %"
+
+
+def _share(part: int, whole: int) -> str:
+    return _percent(part / whole if whole else None)
+
+
+def _seconds(stages: dict[str, float]) -> str:
+    return ", ".join(f"{name} {seconds:.1f}" for name, seconds in stages.items())
+
+
+def _megabytes(size: int | None) -> str:
+    return _MISSING if size is None else f"{size / 1e6:,.0f} MB"

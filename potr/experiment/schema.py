@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run is, as frozen dataclasses; the only module that knows OmegaConf and Hydra's ConfigStore.
+
+``register()`` gives Hydra the schema, ``resolve()`` turns what Hydra composed into a ``RunConfig``. Nothing behind
+this door sees a DictConfig.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
+from potr.codec.quality import PRESETS, config_for
+from potr.errors import ConfigError
+from potr.experiment.overrides import STAGES, Overrides, field_types, unknown
+
+BACKENDS = ("auto", "cpu", "reference")
+KINDS = ("demo", "folder")
+LPIPS_NETWORKS = ("none", "alex", "vgg")
+TRACKERS = ("none", "wandb")
+
+
+def _unnamed(default: Any) -> Any:
+    """A field that does not show in the run folder's name: it is there already, or changes nothing in the result."""
+    return field(default=default, metadata={"named": False})
+
+
+def _overrides_of(config: type) -> Any:
+    """The stage config with every field optional and None by default, which is "from quality"."""
+    hints = {name: str if issubclass(kind, Enum) else kind for name, kind in field_types(config).items()}
+    return dataclasses.make_dataclass(
+        config.__name__.replace("Config", "Overrides"),
+        [(name, Optional[kind], None) for name, kind in hints.items()],  # noqa: UP045 - evaluated at run time
+        frozen=True,
+        namespace={"__module__": __name__},
+    )
+
+
+PruneOverrides = _overrides_of(PruneConfig)
+CompactOverrides = _overrides_of(CompactConfig)
+QuantizeOverrides = _overrides_of(QuantizeConfig)
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    kind: str = _unnamed("demo")
+    name: str | None = _unnamed(None)
+    path: str | None = _unnamed(None)
+    model: str | None = _unnamed(None)
+    images: str | None = None
+    downscale: float = 1.0
+    background: str | None = None
+    max_views: int | None = None
+    clean: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("dataset.kind", self.kind, KINDS)
+        if self.kind == "folder" and not self.path:
+            raise ConfigError("dataset=folder needs the scene's folder: dataset.path=DIR")
+        if not (math.isfinite(self.downscale) and self.downscale >= 1):
+            raise ConfigError(f"dataset.downscale: expected a factor of at least 1, got {self.downscale}")
+        _at_least("dataset.max_views", self.max_views, 1)
+        if self.background is not None:
+            parse_color(self.background)
+
+
+@dataclass(frozen=True)
+class CodecChoice:
+    name: str = "paper"
+
+    def __post_init__(self) -> None:
+        _one_of("codec.name", self.name, PRESETS)
+
+
+@dataclass(frozen=True)
+class BackendChoice:
+    name: str = "auto"
+
+    def __post_init__(self) -> None:
+        _one_of("backend.name", self.name, BACKENDS)
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    name: str = "none"
+    project: str = "potr"
+    mode: str = "offline"
+
+    def __post_init__(self) -> None:
+        _one_of("tracker.name", self.name, TRACKERS)
+        _one_of("tracker.mode", self.mode, ("offline", "online", "disabled"))
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    lpips: str = "none"
+    lpips_views: int | None = None
+    fps_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        _one_of("evaluate.lpips", self.lpips, LPIPS_NETWORKS)
+        _at_least("evaluate.lpips_views", self.lpips_views, 1)
+        if not (math.isfinite(self.fps_seconds) and 0 <= self.fps_seconds <= 600):
+            raise ConfigError(f"evaluate.fps_seconds: expected a number in [0, 600], got {self.fps_seconds}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: a scene, a quality, the codec's parameters, and how it is measured.
+
+    ``prune``, ``compact`` and ``quantize`` have the fields of the stage configs, None meaning "from quality".
+    """
+
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    codec: CodecChoice = field(default_factory=CodecChoice)
+    prune: Any = field(default_factory=PruneOverrides)
+    compact: Any = field(default_factory=CompactOverrides)
+    quantize: Any = field(default_factory=QuantizeOverrides)
+    backend: BackendChoice = field(default_factory=BackendChoice)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig, metadata={"named": False})
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    quality: float = _unnamed(0.5)
+    seed: int = 0
+    threads: int | None = None
+    outputs: str = _unnamed("outputs")
+    force: bool = _unnamed(False)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.quality) and 0 < self.quality <= 1):
+            raise ConfigError(f"quality: expected a number in (0, 1], got {self.quality}")
+        _at_least("threads", self.threads, 1)
+        _at_least("seed", self.seed, 0)
+
+    def codec_config(self) -> CodecConfig:
+        """The codec's resolved parameters; ConfigError if one is out of its range."""
+        return config_for(self.quality, self.codec.name, self.overrides())
+
+    def overrides(self) -> Overrides:
+        """The codec parameters that do not come from quality: stage to field to value."""
+        given = {stage: getattr(self, stage) for stage in STAGES}
+        return {
+            stage: {key: value for key, value in vars(values).items() if value is not None}
+            for stage, values in given.items()
+            if any(value is not None for value in vars(values).values())
+        }
+
+
+def conf_folder() -> Path:
+    """conf/: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def register() -> None:
+    """Give Hydra the schema, as ``run_schema``."""
+    node = OmegaConf.structured(RunConfig)
+    _clear_read_only(node)
+    ConfigStore.instance().store(name="run_schema", node=node)
+
+
+def resolve(composed: DictConfig) -> RunConfig:
+    """What Hydra composed, as a checked ``RunConfig``.
+
+    Raises:
+        ConfigError: a value is out of its range, or a key was added that a run does not have.
+    """
+    _refuse_added(composed, RunConfig(), "")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, RunConfig), "conf/run.yaml lists run_schema first"
+    config.codec_config()  # the stages' ranges, now rather than after a minute of work
+    return config
+
+
+def to_yaml(config: Any) -> str:
+    """A dataclass of dataclasses as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def changes(config: Any, default: Any | None = None) -> dict[str, Any]:
+    """The settings that differ from the defaults and shape the result, as dotted names to values."""
+    default = type(config)() if default is None else default
+    found: dict[str, Any] = {}
+    for f in fields(config):
+        if not f.metadata.get("named", True):
+            continue
+        value, usual = getattr(config, f.name), getattr(default, f.name)
+        if is_dataclass(value):
+            found |= {f"{f.name}.{key}": v for key, v in changes(value, usual).items()}
+        elif value != usual:
+            found[f.name] = value
+    return found
+
+
+def parse_color(text: str) -> tuple[float, float, float]:
+    """``black``, ``white`` or ``#rrggbb`` as RGB in 0..1."""
+    code = {"black": "#000000", "white": "#ffffff"}.get(text, text)
+    try:
+        if len(code) != 7 or code[0] != "#":
+            raise ValueError
+        red, green, blue = bytes.fromhex(code[1:])
+    except ValueError:
+        raise ConfigError(f"background: expected black, white or #rrggbb, got '{text}'") from None
+    return red / 255, green / 255, blue / 255
+
+
+def _clear_read_only(node: DictConfig) -> None:
+    # A frozen dataclass becomes a read-only node, and every override of it would fail.
+    OmegaConf.set_readonly(node, None)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig):
+            _clear_read_only(child)
+
+
+def _refuse_added(node: DictConfig, known: Any, prefix: str) -> None:
+    # Hydra's +KEY=VALUE gets past the schema.
+    names = [f.name for f in fields(known)]
+    for key in node:
+        if str(key) not in names:
+            raise ConfigError(unknown("key", f"{prefix}{key!s}", [prefix + name for name in names]))
+        child = node._get_node(key)
+        if isinstance(child, DictConfig):
+            _refuse_added(child, getattr(known, str(key)), f"{prefix}{key!s}.")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(unknown(f"value of {name}:", value, allowed))
+
+
+def _at_least(name: str, value: int | None, low: int) -> None:
+    if value is not None and value < low:
+        raise ConfigError(f"{name}: expected a whole number of at least {low}, got {value}")

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The architecture's rules, read off the source: who imports whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "potr"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Each imports only from layers above its own line; the names of one line are siblings and do not know each other.
+LAYERS = (
+    ("errors",),
+    ("splats", "cameras", "sh", "rotation", "progress", "files"),
+    ("scene",),
+    ("bitstream", "rasterizer", "io"),
+    ("codec",),
+    ("evaluate",),
+    ("experiment",),
+    ("run", "cli"),
+)
+LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
+NATIVE = {"_rasterizer": "rasterizer", "_octree": "codec", "_sh_solver": "codec"}
+SOLE_IMPORTERS = {
+    "plyfile": {"potr/io/ply.py"},
+    "zstandard": {"potr/bitstream/entropy.py"},
+    "lpips": {"potr/evaluate/lpips.py"},
+    "wandb": {"potr/experiment/tracking.py"},
+    "omegaconf": {"potr/experiment/schema.py"},
+    "rich": {"potr/experiment/console.py"},
+    "hydra": {"potr/experiment/schema.py", "potr/run.py"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of every module a file imports, wherever in the file; ``from a import b`` gives a and a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def part_of(module: str) -> str | None:
+    """The layered part that a potr module belongs to."""
+    words = module.split(".")
+    return words[1] if words[0] == "potr" and len(words) > 1 else None
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path != PACKAGE / "__init__.py"], ids=str)
+def test_imports_go_one_way(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert own in LAYER_OF, f"{path}: give '{own}' a layer"
+    for module in imports(path):
+        part = part_of(module)
+        if part is None or (part == own and own not in ("run", "cli")) or part.startswith("__"):
+            continue
+        if part in NATIVE:
+            assert own == NATIVE[part], f"{path} imports the native {module}, which belongs to {NATIVE[part]}"
+            continue
+        assert LAYER_OF[part] < LAYER_OF[own], f"{path} ({own}) imports {module} ({part})"
+
+
+@pytest.mark.parametrize("package", SOLE_IMPORTERS)
+def test_one_module_imports_each_outside_package(package: str) -> None:
+    importers = {
+        path.relative_to(ROOT).as_posix()
+        for path in FILES
+        if any(name.split(".")[0] == package for name in imports(path))
+    }
+    assert importers <= SOLE_IMPORTERS[package]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_files_stay_readable(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 400, f"{path}: {len(lines)} lines; split it"
+    assert not lines or lines[0] == "# SPDX-License-Identifier: Apache-2.0"

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""conf/: every file composes, says what each key is for, and refuses what is misspelt or out of range."""
+
+import dataclasses
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+
+from potr.codec.config import Criterion
+from potr.codec.quality import config_for
+from potr.errors import ConfigError
+from potr.experiment import schema
+from potr.experiment.overrides import STAGES
+
+CONF = schema.conf_folder()
+FILES = sorted(CONF.rglob("*.yaml"))
+GROUPS = sorted({path.parent.name for path in FILES if path.parent != CONF and "hydra" not in path.parts})
+
+
+def composed(*overrides: str) -> schema.RunConfig:
+    schema.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return schema.resolve(compose("run", overrides=list(overrides)))
+
+
+def needed(group: str, option: str) -> list[str]:
+    return ["dataset.path=somewhere"] if (group, option) == ("dataset", "folder") else []
+
+
+def test_the_defaults_are_the_library_s_defaults() -> None:
+    config = composed()
+    assert config == dataclasses.replace(schema.RunConfig(), dataset=schema.DatasetConfig(name="demo"))
+    assert config.overrides() == {}
+    assert config.codec_config() == config_for(0.5)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name in GROUPS], ids=str)
+def test_every_option_composes(path: Path) -> None:
+    group, option = path.parent.name, path.stem
+    config = composed(f"{group}={option}", *needed(group, option))
+    assert config.codec_config().name == "paper"
+
+
+def test_every_group_and_option_changes_something_or_is_the_default() -> None:
+    usual = schema.to_yaml(composed())
+    defaults = {"demo", "paper", "from_quality", "auto", "none", "standard", "rate_distortion"}
+    for path in FILES:
+        group, option = path.parent.name, path.stem
+        if group in GROUPS and (option not in defaults or (group, option) in {("prune", "none"), ("compact", "none")}):
+            assert schema.to_yaml(composed(f"{group}={option}", *needed(group, option))) != usual, path
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_codec_parameter_is_documented_with_its_range(stage: str) -> None:
+    lines = (CONF / stage / "from_quality.yaml").read_text().splitlines()
+    ranges = {}
+    for comment, line in itertools.pairwise(lines):
+        if match := re.fullmatch(r"(\w+): null", line):
+            stated = re.search(r"\[([^,]+), ([^]]+)\]$", comment)
+            ranges[match[1]] = (float(stated[1]), float(stated[2])) if stated else None
+    assert ranges == {f.name: f.metadata.get("range") for f in dataclasses.fields(STAGES[stage])}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_every_key_has_a_comment_above_it(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert "# SPDX-License-Identifier: Apache-2.0" in lines[:2]
+    keys = [(number, line) for number, line in enumerate(lines) if re.match(r"\s*[\w/.]+:(\s|$)", line)]
+    if path.name == "potr.yaml":  # the help text that follows is no key
+        keys = [(number, line) for number, line in keys if re.match(r"\w+:", line)]
+    assert keys
+    for number, line in keys:
+        assert lines[number - 1].lstrip().startswith("# "), f"{path}:{number + 1}: {line}"
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("prune.cap=1e-8", 1e-8),
+        ("prune.early_passes=3", 3),
+        ("prune.criterion=photo", Criterion.PHOTO),
+        ("prune.remove_unseen=false", False),
+        ("prune.target_splats=1000", 1000),
+        ("quantize.ac_multiplier=20", 20.0),
+        ("compact.enabled=no", False),
+    ],
+)
+def test_every_kind_of_codec_parameter_can_be_overridden(override: str, value: Any) -> None:
+    config = composed(override)
+    stage, field = override.partition("=")[0].split(".")
+    assert getattr(getattr(config.codec_config(), stage), field) == value
+    assert schema.changes(config).keys() == {f"{stage}.{field}"}
+
+
+def test_every_single_codec_parameter_can_be_overridden() -> None:
+    usual = config_for(0.5)
+    for stage, kind in STAGES.items():
+        for field in dataclasses.fields(kind):
+            value = getattr(getattr(usual, stage), field.name)
+            text = value.value if isinstance(value, Criterion) else "null" if value is None else value
+            assert composed(f"{stage}.{field.name}={text}").codec_config() == usual
+
+
+@pytest.mark.parametrize("override", ["prune.capp=1", "qualty=0.3", "dataset.pth=x", "evaluate.lpps=vgg"])
+def test_a_misspelt_key_fails_at_composition(override: str) -> None:
+    with pytest.raises(ConfigCompositionException, match="Could not override"):
+        composed(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("quality=0", r"quality: expected a number in \(0, 1\], got 0.0"),
+        ("quality=1.5", r"quality: expected a number in \(0, 1\], got 1.5"),
+        ("quality=nan", r"quality: expected a number in \(0, 1\], got nan"),
+        ("prune.cap=2", r"PruneConfig.cap: expected a number in \[0.0, 1.0\], got 2.0"),
+        ("prune.criterion=photos", "expected one of photo, render, both, got 'photos'"),
+        ("evaluate.lpips=vg", "did you mean 'vgg'. allowed: none, alex, vgg"),
+        ("backend.name=gpu", "allowed: auto, cpu, reference"),
+        ("codec.name=papers", "did you mean 'paper'"),
+        ("tracker.name=mlflow", "allowed: none, wandb"),
+        ("dataset.downscale=0.5", "dataset.downscale: expected a factor of at least 1"),
+        ("dataset.background=pink", "background: expected black, white or #rrggbb, got 'pink'"),
+        ("dataset=folder", "dataset=folder needs the scene's folder: dataset.path=DIR"),
+        ("threads=0", "threads: expected a whole number of at least 1, got 0"),
+        ("+prune.speed=2", "unknown key 'prune.speed'.*allowed: prune.early_passes"),
+        ("+speed=2", "unknown key 'speed'.*allowed: dataset, codec"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        composed(override)
+
+
+def test_colors() -> None:
+    assert schema.parse_color("white") == (1.0, 1.0, 1.0)
+    assert schema.parse_color("#ff0080") == (1.0, 0.0, 128 / 255)
