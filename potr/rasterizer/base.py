@@ -41,14 +41,16 @@ class RemovalCost:
 class ColorStatistics:
     """How the image responds to each splat's SH coefficients, all other splats fixed (quadratic form, method.md 1).
 
-    A change df [K] of one colour channel's coefficients changes the squared error of the image's channel by df^T A df
-    (plus a linear term when the reference is not the own render), with A = sum_v W_v Y(d_v) Y(d_v)^T and
+    A change df [K] of one colour channel's coefficients changes the squared error of the image's channel by
+    df^T A df + 2 df^T b, b the channel's gradient, with A = sum_v W_v Y(d_v) Y(d_v)^T and
     W_v = sum over pixels of (T * alpha)^2. A view in which the splat's colour is clamped at 0 in all three channels
     does not count.
 
     Attributes:
         hessian: [N, K(K+1)/2] float32, the lower triangle of A row by row: (0,0), (1,0), (1,1), (2,0), ...
         weight: [N] float64, sum over views of W_v.
+        gradient: [N, K, 3] float32, sum over views and pixels of T alpha (C - g) Y(d): half the derivative of the
+            squared error by the coefficients. A view in which a channel is clamped at 0 adds nothing to it.
         seen_views: [N] int32, views with W_v > 0.
         sse: the squared error of the model against the photographs.
         samples: 3 x the number of pixels of all views.
@@ -56,6 +58,7 @@ class ColorStatistics:
 
     hessian: Tensor
     weight: Tensor
+    gradient: Tensor
     seen_views: Tensor
     sse: float
     samples: int

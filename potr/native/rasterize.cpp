@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rasterize.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace potr {
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Transmittance behind opaque surfaces decays below the smallest normal number, where arithmetic is a hundred times
+// slower. Flushing it to zero changes nothing a float32 sum can hold.
+class FlushDenormals {
+ public:
+#if defined(__x86_64__)
+  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#else
+  FlushDenormals() {}
+#endif
+};
+
+constexpr int64_t kProjectChunk = 64;   // blocks of a projection task
+constexpr int kRadixBits = 11;
+constexpr int kRadix = 1 << kRadixBits;
+
+}  // namespace
+
+const Kernels* find_kernels(const std::string& name) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (name == "x86-64-v4" && __builtin_cpu_supports("x86-64-v4")) return &x86_64_v4::kernels;
+  if (name == "x86-64-v3" && __builtin_cpu_supports("x86-64-v3")) return &x86_64_v3::kernels;
+  if (name == "x86-64-v2" && __builtin_cpu_supports("x86-64-v2")) return &x86_64_v2::kernels;
+#else
+  if (name == "generic") return &generic::kernels;
+#endif
+  return nullptr;
+}
+
+std::vector<std::string> supported_instruction_sets() {
+  std::vector<std::string> names;
+  for (const char* name : {"x86-64-v4", "x86-64-v3", "x86-64-v2", "generic"})
+    if (find_kernels(name)) names.push_back(name);
+  return names;
+}
+
+Model::Model(const ModelArrays& m, int threads) {
+  const int coefficients = (m.sh_degree + 1) * (m.sh_degree + 1);
+  const int64_t rows = kGeometryRows + 3 * coefficients;
+  const int64_t num_blocks = (m.num_splats + kBlock - 1) / kBlock;
+  float* blocks = blocks_.reserve(std::max<int64_t>(num_blocks * rows * kBlock, 1));
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t block = 0; block < num_blocks; ++block) {
+    float* out = blocks + block * rows * kBlock;
+    std::memset(out, 0, rows * kBlock * sizeof(float));
+    for (int l = 0; l < kBlock; ++l) {
+      const int64_t i = block * kBlock + l;
+      if (i >= m.num_splats) {
+        out[12 * kBlock + l] = kNeverDrawn;
+        continue;
+      }
+      const float scale[3] = {std::exp(m.log_scales[3 * i]), std::exp(m.log_scales[3 * i + 1]),
+                              std::exp(m.log_scales[3 * i + 2])};
+      float axes[9];
+      splat_axes(m.quats + 4 * i, scale, axes);
+      for (int c = 0; c < 3; ++c) out[c * kBlock + l] = m.means[3 * i + c];
+      for (int c = 0; c < 9; ++c) out[(3 + c) * kBlock + l] = axes[c];
+      // log2(sigmoid(v)) = -log2(1 + e^-v)
+      const double logit = m.opacity_logits[i];
+      out[12 * kBlock + l] = (float)(-std::log1p(std::exp(-logit)) * 1.4426950408889634);
+      for (int c = 0; c < 3; ++c) out[(kGeometryRows + c) * kBlock + l] = m.sh_dc[3 * i + c];
+      const float* ac = m.sh_ac + i * 3 * (coefficients - 1);
+      for (int k = 0; k < 3 * (coefficients - 1); ++k) out[(kGeometryRows + 3 + k) * kBlock + l] = ac[k];
+    }
+  }
+  layout_ = {blocks, rows, m.num_splats, num_blocks, m.sh_degree};
+}
+
+void Rasterizer::project(const Model& model, const Camera& camera) {
+  const ModelLayout& layout = model.layout();
+  const int64_t padded = layout.num_blocks * kBlock;
+  const int64_t num_chunks = (layout.num_blocks + kProjectChunk - 1) / kProjectChunk;
+  const ProjectTask task{layout, camera, tiles_x_, tiles_y_, splats_.reserve(padded), rectangles_.reserve(padded)};
+  // Each chunk writes its visible splats to its own stretch of the swap arrays; then they are moved together, so their
+  // order is that of the model.
+  uint32_t* keys = keys_swap_.reserve(padded);
+  uint32_t* indices = indices_swap_.reserve(padded);
+  int64_t* begin = counts_.reserve(num_chunks + 1);
+#pragma omp parallel for num_threads(threads_) schedule(dynamic, 4)
+  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
+    const int64_t first = chunk * kProjectChunk, last = std::min(first + kProjectChunk, layout.num_blocks);
+    begin[chunk] = kernels_.project(task, first, last, keys + first * kBlock, indices + first * kBlock);
+  }
+  num_visible_ = 0;
+  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
+    const int64_t count = begin[chunk];
+    begin[chunk] = num_visible_;
+    num_visible_ += count;
+  }
+  begin[num_chunks] = num_visible_;
+  keys_.reserve(padded);
+  indices_.reserve(padded);
+  unsorted_.reserve(padded);
+#pragma omp parallel for num_threads(threads_) schedule(static)
+  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
+    const int64_t from = chunk * kProjectChunk * kBlock, to = begin[chunk], count = begin[chunk + 1] - to;
+    std::copy_n(keys + from, count, keys_.data() + to);
+    std::copy_n(indices + from, count, indices_.data() + to);
+    std::copy_n(indices + from, count, unsorted_.data() + to);
+  }
+}
+
+// Stable radix sort of the visible splats by the bits of their depth, 3 x 11 bits.
+void Rasterizer::sort_by_depth() {
+  for (int shift = 0; shift < 32; shift += kRadixBits) {
+    int64_t begin[kRadix] = {};
+    for (int64_t i = 0; i < num_visible_; ++i) ++begin[keys_[i] >> shift & (kRadix - 1)];
+    int64_t total = 0;
+    for (int64_t& b : begin) total += std::exchange(b, total);
+    for (int64_t i = 0; i < num_visible_; ++i) {
+      const int64_t to = begin[keys_[i] >> shift & (kRadix - 1)]++;
+      keys_swap_[to] = keys_[i];
+      indices_swap_[to] = indices_[i];
+    }
+    std::swap(keys_, keys_swap_);
+    std::swap(indices_, indices_swap_);
+  }
+}
+
+// Distributes the sorted splats over the tiles they touch; within a tile they stay sorted. Each thread takes a stretch of
+// the order: all count, the counts become positions, all write.
+void Rasterizer::bin(bool slots) {
+  const int64_t num_tiles = (int64_t)tiles_x_ * tiles_y_;
+  const int64_t chunks = threads_;
+  int64_t* counts = counts_.reserve(chunks * num_tiles);
+  int64_t* tile_begin = tile_begin_.reserve(num_tiles + 1);
+  std::fill_n(counts, chunks * num_tiles, 0);
+  const auto first_of = [&](int64_t chunk) { return num_visible_ * chunk / chunks; };
+#pragma omp parallel for num_threads(threads_) schedule(static, 1)
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    int64_t* count = counts + chunk * num_tiles;
+    for (int64_t i = first_of(chunk); i < first_of(chunk + 1); ++i) {
+      const TileRectangle r = rectangles_[indices_[i]];
+      for (int y = r.y0; y < r.y1; ++y)
+        for (int x = r.x0; x < r.x1; ++x) ++count[y * tiles_x_ + x];
+    }
+  }
+  int64_t total = 0;
+  longest_tile_ = 0;
+  for (int64_t tile = 0; tile < num_tiles; ++tile) {
+    tile_begin[tile] = total;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) total += std::exchange(counts[chunk * num_tiles + tile], total);
+    longest_tile_ = std::max(longest_tile_, total - tile_begin[tile]);
+  }
+  tile_begin[num_tiles] = total;
+  num_entries_ = total;
+  if (total > std::numeric_limits<uint32_t>::max()) throw std::length_error("more than 2^32 (splat, tile) pairs");
+  uint32_t* entries = entries_.reserve(total);
+#pragma omp parallel for num_threads(threads_) schedule(static, 1)
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    int64_t* position = counts + chunk * num_tiles;
+    for (int64_t i = first_of(chunk); i < first_of(chunk + 1); ++i) {
+      const uint32_t index = indices_[i];
+      const TileRectangle r = rectangles_[index];
+      for (int y = r.y0; y < r.y1; ++y)
+        for (int x = r.x0; x < r.x1; ++x) entries[position[y * tiles_x_ + x]++] = index;
+    }
+  }
+  if (!slots) return;
+  uint32_t slot = 0;
+  for (int64_t i = 0; i < num_visible_; ++i) {
+    Splat& s = splats_[unsorted_[i]];
+    s.first_slot = slot;
+    slot += (uint32_t)(s.tiles.x1 - s.tiles.x0) * (s.tiles.y1 - s.tiles.y0);
+  }
+}
+
+void Rasterizer::prepare(const Model& model, const Camera& camera, bool slots) {
+  tiles_x_ = (camera.width + kTile - 1) / kTile;
+  tiles_y_ = (camera.height + kTile - 1) / kTile;
+  if (tiles_x_ > 65535 || tiles_y_ > 65535) throw std::length_error("image wider or higher than 2^20 pixels");
+  const double t0 = now();
+  project(model, camera);
+  const double t1 = now();
+  sort_by_depth();
+  const double t2 = now();
+  bin(slots);
+  timings_ = {t1 - t0, t2 - t1, now() - t2, 0, 0};
+}
+
+template <class TileFunction>
+void Rasterizer::for_each_tile(const TileTask& common, bool tape, TileFunction function) {
+  const double t0 = now();
+  if (tape) {
+    if ((int64_t)tapes_.size() < threads_) tapes_.resize(threads_);
+    for (auto& buffer : tapes_) buffer.reserve(std::max<int64_t>(longest_tile_ * kernels_.tape_bytes_per_entry, 64));
+  }
+  const int64_t num_tiles = (int64_t)tiles_x_ * tiles_y_;
+#pragma omp parallel num_threads(threads_)
+  {
+    const FlushDenormals flush;
+    TileTask task = common;
+    task.splats = splats_.data();
+    task.slots = slots_.data();
+    task.tape = tape ? tapes_[omp_get_thread_num()].data() : nullptr;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t tile = 0; tile < num_tiles; ++tile) {
+      task.tile_x = (int)(tile % tiles_x_);
+      task.tile_y = (int)(tile / tiles_x_);
+      task.entries = entries_.data() + tile_begin_[tile];
+      task.num_entries = tile_begin_[tile + 1] - tile_begin_[tile];
+      function(tile, task);
+    }
+  }
+  timings_.blend = now() - t0;
+}
+
+namespace {
+TileTask make_task(const Camera& camera, const float background[3], float transmittance_min) {
+  TileTask task{};
+  task.width = camera.width;
+  task.height = camera.height;
+  std::copy_n(background, 3, task.background);
+  task.transmittance_min = transmittance_min;
+  return task;
+}
+}  // namespace
+
+void Rasterizer::render(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
+                        float* image) {
+  prepare(model, camera, false);
+  TileTask common = make_task(camera, background, transmittance_min);
+  common.image = image;
+  for_each_tile(common, false, [&](int64_t, const TileTask& task) { kernels_.render_tile(task); });
+}
+
+double Rasterizer::removal(const Model& model, const Camera& camera, const float background[3],
+                           float transmittance_min, const float* photo, const RemovalSums& sums) {
+  prepare(model, camera, true);
+  TileTask common = make_task(camera, background, transmittance_min);
+  common.photo = photo;
+  slots_.reserve(num_entries_ * kRemovalSlot);
+  const int64_t num_tiles = (int64_t)tiles_x_ * tiles_y_;
+  tile_sse_.reserve(num_tiles);
+  for_each_tile(common, true, [&](int64_t tile, const TileTask& task) { tile_sse_[tile] = kernels_.removal_tile(task); });
+
+  const double t0 = now();
+#pragma omp parallel for num_threads(threads_) schedule(static)
+  for (int64_t v = 0; v < num_visible_; ++v) {
+    const int64_t i = unsorted_[v];
+    const Splat& s = splats_[i];
+    const int64_t count = (int64_t)(s.tiles.x1 - s.tiles.x0) * (s.tiles.y1 - s.tiles.y0);
+    const float* slot = slots_.data() + (int64_t)s.first_slot * kRemovalSlot;
+    double total[3] = {};
+    float peak = 0, pixels = 0;
+    for (int64_t t = 0; t < count; ++t, slot += kRemovalSlot) {
+      for (int j = 0; j < 3; ++j) total[j] += slot[j];
+      peak = std::max(peak, slot[3]);
+      pixels += slot[4];
+    }
+    sums.delta_sse[i] += total[0];
+    sums.render_sse[i] += total[1];
+    sums.contribution[i] += total[2];
+    sums.peak[i] = std::max(sums.peak[i], peak);
+    sums.pixels[i] += (int64_t)pixels;
+  }
+  double sse = 0;
+  for (int64_t tile = 0; tile < num_tiles; ++tile) sse += tile_sse_[tile];
+  timings_.gather = now() - t0;
+  return sse;
+}
+
+void Rasterizer::color(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
+                       const float* photo, const ColorSums& sums) {
+  prepare(model, camera, true);
+  TileTask common = make_task(camera, background, transmittance_min);
+  common.photo = photo;
+  slots_.reserve(num_entries_ * kColorSlot);
+  for_each_tile(common, true, [&](int64_t, const TileTask& task) { kernels_.color_tile(task); });
+
+  const double t0 = now();
+  const ModelLayout& layout = model.layout();
+  const int K = (layout.sh_degree + 1) * (layout.sh_degree + 1);
+#pragma omp parallel for num_threads(threads_) schedule(static)
+  for (int64_t v = 0; v < num_visible_; ++v) {
+    const int64_t i = unsorted_[v];
+    const Splat& s = splats_[i];
+    if (s.clamped == 7) continue;
+    const int64_t count = (int64_t)(s.tiles.x1 - s.tiles.x0) * (s.tiles.y1 - s.tiles.y0);
+    const float* slot = slots_.data() + (int64_t)s.first_slot * kColorSlot;
+    double total[kColorSlot] = {};
+    for (int64_t t = 0; t < count; ++t, slot += kColorSlot)
+      for (int j = 0; j < kColorSlot; ++j) total[j] += slot[j];
+    if (!(total[0] > 0)) continue;
+    sums.weight[i] += total[0];
+    sums.seen_views[i] += 1;
+
+    const float* mean = layout.blocks + i / kBlock * layout.rows * kBlock + i % kBlock;
+    float d[3], norm2 = 0;
+    for (int c = 0; c < 3; ++c) {
+      d[c] = mean[c * kBlock] - camera.center[c];
+      norm2 += d[c] * d[c];
+    }
+    const float inverse = 1.0f / std::sqrt(norm2);
+    float basis[kMaxCoefficients];
+    sh_basis(d[0] * inverse, d[1] * inverse, d[2] * inverse, layout.sh_degree, basis);
+    float* hessian = sums.hessian + i * (K * (K + 1) / 2);
+    float* gradient = sums.gradient + i * K * 3;
+    for (int a = 0; a < K; ++a) {
+      const float weighted = (float)total[0] * basis[a];
+      for (int b = 0; b <= a; ++b) *hessian++ += weighted * basis[b];
+      for (int c = 0; c < 3; ++c)
+        if (!(s.clamped >> c & 1)) gradient[3 * a + c] += (float)total[1 + c] * basis[a];
+    }
+  }
+  timings_.gather = now() - t0;
+}
+
+}  // namespace potr

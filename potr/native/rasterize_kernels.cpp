@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0
+// Projection and blending. Compiled once per instruction set with POTR_ISA naming the namespace.
+//
+// A tile's 256 pixels are kept in small blocks of one SIMD vector each (4 wide; 1, 2 or 4 high), a splat's blocks culled
+// all at once into a bit mask by the exact minimum of its quadratic form over each block. Statistics take two walks: the
+// first blends near to far and tapes alpha and T * alpha of every block it touches; the second replays the tape far to
+// near, where the colour behind a splat follows without subtraction:  B <- B + alpha (c - B).
+#include "rasterize_kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define POTR_LANES 16
+#elif defined(__AVX2__)
+#define POTR_LANES 8
+#else
+#define POTR_LANES 4
+#endif
+
+namespace potr::POTR_ISA {
+namespace {
+
+constexpr int kLanes = POTR_LANES;
+constexpr int kBlockWidth = 4;
+constexpr int kBlockHeight = kLanes / kBlockWidth;
+constexpr int kColumns = kTile / kBlockWidth;
+constexpr int kTileBlocks = kTilePixels / kLanes;
+
+typedef float F __attribute__((vector_size(4 * POTR_LANES)));
+typedef int32_t I __attribute__((vector_size(4 * POTR_LANES)));
+using Mask = uint64_t;
+constexpr Mask kAllBlocks = kTileBlocks == 64 ? ~Mask(0) : (Mask(1) << (kTileBlocks & 63)) - 1;
+
+inline F splat(float v) { return v - F{}; }
+inline F min(F a, F b) { return a < b ? a : b; }
+inline F max(F a, F b) { return a > b ? a : b; }
+
+// One bit per lane of a comparison's result.
+inline uint32_t bits(I mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)mask);
+#elif defined(__AVX2__)
+  return (uint32_t)_mm256_movemask_ps((__m256)mask);
+#elif defined(__SSE2__)
+  return (uint32_t)_mm_movemask_ps((__m128)mask);
+#else
+  uint32_t result = 0;
+  for (int l = 0; l < kLanes; ++l) result |= (uint32_t)(mask[l] & 1) << l;
+  return result;
+#endif
+}
+
+inline float sum(F v) {
+  float lanes[kLanes];
+  __builtin_memcpy(lanes, &v, sizeof v);
+  for (int step = kLanes / 2; step > 0; step /= 2)
+    for (int l = 0; l < step; ++l) lanes[l] += lanes[l + step];
+  return lanes[0];
+}
+
+inline float max_lane(F v) {
+  float lanes[kLanes];
+  __builtin_memcpy(lanes, &v, sizeof v);
+  for (int step = kLanes / 2; step > 0; step /= 2)
+    for (int l = 0; l < step; ++l) lanes[l] = max_of(lanes[l], lanes[l + step]);
+  return lanes[0];
+}
+
+// 2^p for |p| < 2^22 and results in range: round to nearest, degree-5 minimax polynomial on [-0.5, 0.5] (relative
+// error 1e-7), exponent added as an integer.
+inline F exp2_of(F p) {
+  const F magic = splat(12582912.0f);  // 1.5 x 2^23: the sum's low bits are round(p)
+  const F shifted = p + magic;
+  const F f = p - (shifted - magic);
+  F r = splat(0.001326472731307149f);
+  r = r * f + 0.009671512991189957f;
+  r = r * f + 0.05550733581185341f;
+  r = r * f + 0.24022242426872253f;
+  r = r * f + 0.6931470036506653f;
+  r = r * f + 1.0f;
+  return (F)((I)r + ((I)shifted << 23));
+}
+
+// ---------------------------------------------------------------------------------------------- projection
+
+int64_t project(const ProjectTask& task, int64_t first, int64_t last, uint32_t* keys, uint32_t* indices) {
+  const Camera& camera = task.camera;
+  const int num_coefficients = (task.model.sh_degree + 1) * (task.model.sh_degree + 1);
+  int64_t visible_count = 0;
+  for (int64_t block = first; block < last; ++block) {
+    const float* rows = task.model.blocks + block * task.model.rows * kBlock;
+    float x[kBlock], y[kBlock], depth[kBlock], l11[kBlock], l21[kBlock], l22[kBlock], slope_x[kBlock], slope_y[kBlock];
+    float basis[kMaxCoefficients][kBlock];
+    int x0[kBlock], x1[kBlock], y0[kBlock], y1[kBlock], visible[kBlock];
+#pragma omp simd
+    for (int l = 0; l < kBlock; ++l) {
+      float mean[3], axes[9];
+      for (int i = 0; i < 3; ++i) mean[i] = rows[i * kBlock + l];
+      for (int i = 0; i < 9; ++i) axes[i] = rows[(3 + i) * kBlock + l];
+      const Footprint f = project_splat(camera, mean, axes);
+      const float reach = rows[12 * kBlock + l] - kLog2AlphaMin;  // log2(255 opacity): alpha >= 1/255 is |L^T d|^2 <= reach
+      const float radius = footprint_radius(f);
+      const float squared = 2.0f * kLn2 * max_of(reach, 0.0f);
+      const float extent_x = sqrtf(squared * f.cov_xx) * 1.00001f + 0.01f;
+      const float extent_y = sqrtf(squared * f.cov_yy) * 1.00001f + 0.01f;
+      tile_range(f.x, radius, extent_x, task.tiles_x, &x0[l], &x1[l]);
+      tile_range(f.y, radius, extent_y, task.tiles_y, &y0[l], &y1[l]);
+      visible[l] = (f.depth > kNearPlane) & (f.det < kFloatMax) & (f.cov_xx < kFloatMax) & (f.cov_yy < kFloatMax) &
+                   (reach >= 0.0f) & (x0[l] < x1[l]) & (y0[l] < y1[l]);
+      const float scale = sqrtf(0.5f * kLog2E);
+      const float inverse_yy = 1.0f / f.cov_yy;
+      const float root = sqrtf(f.cov_yy / f.det);
+      x[l] = f.x;
+      y[l] = f.y;
+      depth[l] = f.depth;
+      slope_x[l] = f.cov_xy * inverse_yy;
+      slope_y[l] = f.cov_xy / f.cov_xx;
+      l11[l] = scale * root;
+      l21[l] = -scale * root * slope_x[l];
+      l22[l] = scale * sqrtf(inverse_yy);
+      const float dx = mean[0] - camera.center[0], dy = mean[1] - camera.center[1], dz = mean[2] - camera.center[2];
+      const float inverse = 1.0f / sqrtf(dx * dx + dy * dy + dz * dz);
+      float values[kMaxCoefficients];
+      sh_basis(dx * inverse, dy * inverse, dz * inverse, 3, values);
+      for (int k = 0; k < kMaxCoefficients; ++k) basis[k][l] = values[k];
+    }
+    int any_visible = 0;
+    for (int l = 0; l < kBlock; ++l) any_visible |= visible[l];
+    if (!any_visible) continue;
+
+    float color[3][kBlock];
+    const float* sh = rows + kGeometryRows * kBlock;
+    for (int c = 0; c < 3; ++c)
+      for (int l = 0; l < kBlock; ++l) color[c][l] = 0.5f;
+    for (int k = 0; k < num_coefficients; ++k)
+      for (int c = 0; c < 3; ++c)
+        for (int l = 0; l < kBlock; ++l) color[c][l] += basis[k][l] * sh[(3 * k + c) * kBlock + l];
+
+    for (int l = 0; l < kBlock; ++l) {
+      if (!visible[l]) continue;
+      const int64_t index = block * kBlock + l;
+      Splat& s = task.splats[index];
+      s.x = x[l];
+      s.y = y[l];
+      s.l11 = l11[l];
+      s.l21 = l21[l];
+      s.l22 = l22[l];
+      s.log2_opacity = rows[12 * kBlock + l];
+      s.slope_x = slope_x[l];
+      s.slope_y = slope_y[l];
+      s.clamped = 0;
+      for (int c = 0; c < 3; ++c) {
+        s.color[c] = max_of(color[c][l], 0.0f);
+        s.clamped |= (uint32_t)(color[c][l] < 0.0f) << c;
+      }
+      s.tiles = {(uint16_t)x0[l], (uint16_t)y0[l], (uint16_t)x1[l], (uint16_t)y1[l]};
+      task.tiles[index] = s.tiles;
+      __builtin_memcpy(&keys[visible_count], &depth[l], 4);  // a positive float's bits sort as an integer
+      indices[visible_count] = (uint32_t)index;
+      ++visible_count;
+    }
+  }
+  return visible_count;
+}
+
+// ---------------------------------------------------------------------------------------------- blending
+
+// Where lanes lie in a block and blocks in the tile. Constant-initialised: code of a newer instruction set must not run
+// when the module is loaded.
+struct TileGrid {
+  alignas(64) float lane_x[kLanes];
+  alignas(64) float lane_y[kLanes];
+  alignas(64) float block_x[kTileBlocks];
+  alignas(64) float block_y[kTileBlocks];
+};
+
+constexpr TileGrid make_grid() {
+  TileGrid grid{};
+  for (int l = 0; l < kLanes; ++l) {
+    grid.lane_x[l] = (float)(l % kBlockWidth);
+    grid.lane_y[l] = (float)(l / kBlockWidth);
+  }
+  for (int b = 0; b < kTileBlocks; ++b) {
+    grid.block_x[b] = (float)(b % kColumns * kBlockWidth);
+    grid.block_y[b] = (float)(b / kColumns * kBlockHeight);
+  }
+  return grid;
+}
+
+constexpr TileGrid kGrid = make_grid();
+
+inline F load(const float* aligned) { return *(const F*)aligned; }
+
+struct TileState {
+  F transmittance[kTileBlocks];  // negative where the pixel has stopped, its size being the final transmittance
+  F color[3][kTileBlocks];
+  Mask alive;                    // blocks with a pixel that still blends
+};
+
+struct TapedBlock {
+  F alpha, weight;  // 0 where the pixel was not blended
+};
+
+struct TapedEntry {
+  Mask blocks;
+  int64_t entry;
+};
+
+// Blocks in which the splat, at (x, y) from the tile's first pixel, may reach alpha 1/255. Over a rectangle a convex
+// quadratic is least at the centre if that is inside, else on an edge facing it: two candidates, each exact on its edge.
+inline Mask touched_blocks(const Splat& s, float x, float y) {
+  const float reach = (s.log2_opacity - kLog2AlphaMin) * 1.0001f + 0.001f;
+  Mask result = 0;
+  for (int v = 0; v < kTileBlocks / kLanes; ++v) {
+    const F left = load(kGrid.block_x + v * kLanes) - x, right = left + (float)(kBlockWidth - 1);
+    const F top = load(kGrid.block_y + v * kLanes) - y, bottom = top + (float)(kBlockHeight - 1);
+    const F near_x = min(max(left, F{}), right), near_y = min(max(top, F{}), bottom);
+    const F best_y = min(max(near_x * s.slope_y, top), bottom), best_x = min(max(near_y * s.slope_x, left), right);
+    const F a = near_x * s.l11 + best_y * s.l21, b = best_y * s.l22;
+    const F c = best_x * s.l11 + near_y * s.l21, d = near_y * s.l22;
+    const F least = min(a * a + b * b, c * c + d * d);
+    result |= (Mask)bits(least <= reach) << (v * kLanes);
+  }
+  return result;
+}
+
+inline void start(TileState& state, const TileTask& task) {
+  state.alive = 0;
+  for (int b = 0; b < kTileBlocks; ++b) {
+    const int x = task.tile_x * kTile + b % kColumns * kBlockWidth, y = task.tile_y * kTile + b / kColumns * kBlockHeight;
+    const F inside_x = load(kGrid.lane_x) + (float)x < splat((float)task.width) ? splat(1.0f) : F{};
+    state.transmittance[b] = load(kGrid.lane_y) + (float)y < splat((float)task.height) ? inside_x : F{};
+    for (int c = 0; c < 3; ++c) state.color[c][b] = F{};
+    if (bits(state.transmittance[b] > 0.0f)) state.alive |= Mask(1) << b;
+  }
+}
+
+// Blends all entries near to far. With kTaped, records every blended block and returns the number of taped entries;
+// `skipped(entry)` is called for each entry that touched nothing.
+template <bool kTaped, class Skipped>
+inline int64_t blend(TileState& state, const TileTask& task, TapedEntry* taped_entries, TapedBlock* tape, Skipped skipped) {
+  const float origin_x = (float)(task.tile_x * kTile), origin_y = (float)(task.tile_y * kTile);
+  const F transmittance_min = splat(task.transmittance_min);
+  int64_t num_taped = 0;
+  int64_t e = 0;
+  for (; e < task.num_entries && state.alive; ++e) {
+    if (e + 4 < task.num_entries) __builtin_prefetch(&task.splats[task.entries[e + 4]]);
+    const Splat& s = task.splats[task.entries[e]];
+    const float x = s.x - origin_x, y = s.y - origin_y;
+    Mask blended = 0;
+    const F lane_x = load(kGrid.lane_x) - x, lane_y = load(kGrid.lane_y) - y;
+    for (Mask left = touched_blocks(s, x, y) & state.alive; left; left &= left - 1) {
+      const int b = __builtin_ctzll(left);
+      const F dx = lane_x + (float)(b % kColumns * kBlockWidth), dy = lane_y + (float)(b / kColumns * kBlockHeight);
+      const F p = dx * s.l11 + dy * s.l21, q = dy * s.l22;
+      const F power = s.log2_opacity - p * p - q * q;
+      const I drawn = power >= kLog2AlphaMin;
+      if (!bits(drawn)) continue;
+      const F alpha = min(exp2_of(power), splat(kAlphaMax));
+      const F before = state.transmittance[b];
+      const F after = before - before * alpha;
+      const I blends = drawn & (after >= transmittance_min);
+      const F weight = blends ? before * alpha : F{};
+      for (int c = 0; c < 3; ++c) state.color[c][b] += weight * s.color[c];
+      const F stopped = drawn ? (F)((I)before | (int32_t)0x80000000) : before;
+      const F now = blends ? after : stopped;
+      state.transmittance[b] = now;
+      if (!bits(now > 0.0f)) state.alive &= ~(Mask(1) << b);
+      if constexpr (kTaped) {
+        tape->alpha = blends ? alpha : F{};
+        tape->weight = weight;
+        ++tape;
+        blended |= Mask(1) << b;
+      }
+    }
+    if constexpr (kTaped) {
+      if (blended) {
+        taped_entries[num_taped++] = {blended, e};
+      } else {
+        skipped(e);
+      }
+    }
+  }
+  if constexpr (kTaped)
+    for (; e < task.num_entries; ++e) skipped(e);
+  return num_taped;
+}
+
+inline F absolute(F v) { return (F)((I)v & 0x7fffffff); }
+
+// Adds what shines through from the background.
+inline void finish(TileState& state, const TileTask& task) {
+  for (int b = 0; b < kTileBlocks; ++b)
+    for (int c = 0; c < 3; ++c) state.color[c][b] += absolute(state.transmittance[b]) * task.background[c];
+}
+
+inline void store_image(const TileState& state, const TileTask& task) {
+  for (int b = 0; b < kTileBlocks; ++b)
+    for (int l = 0; l < kLanes; ++l) {
+      const int x = task.tile_x * kTile + b % kColumns * kBlockWidth + l % kBlockWidth;
+      const int y = task.tile_y * kTile + b / kColumns * kBlockHeight + l / kBlockWidth;
+      if (x >= task.width || y >= task.height) continue;
+      float* pixel = task.image + ((int64_t)y * task.width + x) * 3;
+      for (int c = 0; c < 3; ++c) pixel[c] = state.color[c][b][l];
+    }
+}
+
+void render_tile(const TileTask& task) {
+  TileState state;
+  start(state, task);
+  blend<false>(state, task, nullptr, nullptr, [](int64_t) {});
+  finish(state, task);
+  store_image(state, task);
+}
+
+// error <- C - g, 0 outside the image; returns the sum of squares.
+inline double load_error(const TileState& state, const TileTask& task, F error[3][kTileBlocks]) {
+  double total = 0;
+  for (int b = 0; b < kTileBlocks; ++b) {
+    float lanes[3][kLanes] = {};
+    for (int l = 0; l < kLanes; ++l) {
+      const int x = task.tile_x * kTile + b % kColumns * kBlockWidth + l % kBlockWidth;
+      const int y = task.tile_y * kTile + b / kColumns * kBlockHeight + l / kBlockWidth;
+      if (x >= task.width || y >= task.height) continue;
+      const float* pixel = task.photo + ((int64_t)y * task.width + x) * 3;
+      for (int c = 0; c < 3; ++c) lanes[c][l] = state.color[c][b][l] - pixel[c];
+    }
+    for (int c = 0; c < 3; ++c) {
+      for (int l = 0; l < kLanes; ++l) total += (double)lanes[c][l] * lanes[c][l];
+      __builtin_memcpy(&error[c][b], lanes[c], sizeof(F));
+    }
+  }
+  return total;
+}
+
+inline float* slot_of(const TileTask& task, int64_t entry, int slot_size) {
+  const Splat& s = task.splats[task.entries[entry]];
+  const int64_t width = s.tiles.x1 - s.tiles.x0;
+  return task.slots + (s.first_slot + (task.tile_y - s.tiles.y0) * width + (task.tile_x - s.tiles.x0)) * slot_size;
+}
+
+// The tape's two parts in the caller's buffer: 64-byte aligned blocks first, then the entries.
+inline TapedEntry* taped_entries_of(const TileTask& task) {
+  return (TapedEntry*)((TapedBlock*)task.tape + task.num_entries * kTileBlocks);
+}
+
+double removal_tile(const TileTask& task) {
+  TileState state;
+  start(state, task);
+  TapedBlock* tape = (TapedBlock*)task.tape;
+  TapedEntry* taped_entries = taped_entries_of(task);
+  const int64_t num_taped = blend<true>(state, task, taped_entries, tape, [&](int64_t entry) {
+    float* slot = slot_of(task, entry, kRemovalSlot);
+    for (int i = 0; i < kRemovalSlot; ++i) slot[i] = 0;
+  });
+  finish(state, task);
+  if (task.image) store_image(state, task);
+  F error[3][kTileBlocks];
+  const double sse = load_error(state, task, error);
+
+  F behind[3][kTileBlocks];
+  for (int b = 0; b < kTileBlocks; ++b)
+    for (int c = 0; c < 3; ++c) behind[c][b] = splat(task.background[c]);
+  for (int64_t t = 0; t < num_taped; ++t) tape += __builtin_popcountll(taped_entries[t].blocks);
+  for (int64_t t = num_taped - 1; t >= 0; --t) {
+    const Splat& s = task.splats[task.entries[taped_entries[t].entry]];
+    F delta{}, squared{}, contribution{}, peak{};
+    I pixels{};
+    for (Mask left = taped_entries[t].blocks; left;) {
+      const int b = 63 - __builtin_clzll(left);
+      left &= ~(Mask(1) << b);
+      --tape;
+      const F alpha = tape->alpha, weight = tape->weight;
+      for (int c = 0; c < 3; ++c) {
+        const F difference = behind[c][b] - s.color[c];
+        const F change = weight * difference;  // PD of the pixel: T a (B - c)
+        behind[c][b] -= alpha * difference;
+        delta += change * (change + (error[c][b] + error[c][b]));
+        squared += change * change;
+      }
+      contribution += weight;
+      peak = max(peak, weight);
+      pixels -= weight > 0.0f;
+    }
+    float* slot = slot_of(task, taped_entries[t].entry, kRemovalSlot);
+    slot[0] = sum(delta);
+    slot[1] = sum(squared);
+    slot[2] = sum(contribution);
+    slot[3] = max_lane(peak);
+    slot[4] = sum(__builtin_convertvector(pixels, F));
+  }
+  return sse;
+}
+
+void color_tile(const TileTask& task) {
+  TileState state;
+  start(state, task);
+  TapedBlock* tape = (TapedBlock*)task.tape;
+  TapedEntry* taped_entries = taped_entries_of(task);
+  const int64_t num_taped = blend<true>(state, task, taped_entries, tape, [&](int64_t entry) {
+    float* slot = slot_of(task, entry, kColorSlot);
+    for (int i = 0; i < kColorSlot; ++i) slot[i] = 0;
+  });
+  finish(state, task);
+  F error[3][kTileBlocks];
+  load_error(state, task, error);
+  for (int64_t t = 0; t < num_taped; ++t) {
+    F squared{}, gradient[3] = {};
+    for (Mask left = taped_entries[t].blocks; left; left &= left - 1) {
+      const int b = __builtin_ctzll(left);
+      const F weight = tape->weight;
+      ++tape;
+      squared += weight * weight;
+      for (int c = 0; c < 3; ++c) gradient[c] += weight * error[c][b];
+    }
+    float* slot = slot_of(task, taped_entries[t].entry, kColorSlot);
+    slot[0] = sum(squared);
+    for (int c = 0; c < 3; ++c) slot[1 + c] = sum(gradient[c]);
+  }
+}
+
+}  // namespace
+
+#define POTR_STRING(name) #name
+#define POTR_NAME(name) POTR_STRING(name)
+const Kernels kernels = {POTR_NAME(POTR_ISA), project, render_tile, removal_tile, color_tile,
+                         (int64_t)(kTileBlocks * sizeof(TapedBlock) + sizeof(TapedEntry))};
+
+}  // namespace potr::POTR_ISA

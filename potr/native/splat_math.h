@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// The mathematics of one splat in one view, for every native backend. Plain scalar functions: g++ vectorises loops over
+// them, NVRTC compiles them as device code. Formulas: Kerbl et al. 2023 (3D Gaussian Splatting), Zwicker et al. 2001
+// (EWA splatting). Frames, pixel centres and SH order: docs/conventions.md.
+#pragma once
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define POTR_HD __host__ __device__ __forceinline__
+#else
+#include <math.h>
+#define POTR_HD static inline __attribute__((always_inline))
+#endif
+
+namespace potr {
+
+constexpr int kTile = 16;                    // pixels, the side of a tile
+constexpr float kNearPlane = 0.2f;           // world units along the viewing direction; nearer splats are not drawn
+constexpr float kDilation = 0.3f;            // px^2 added to the diagonal of the 2D covariance
+constexpr float kAlphaMax = 0.99f;
+constexpr float kAlphaMin = 1.0f / 255.0f;
+constexpr float kLog2AlphaMin = -7.99435344f;  // log2(kAlphaMin)
+constexpr float kLog2E = 1.44269504f;
+constexpr float kLn2 = 0.69314718f;
+constexpr float kFloatMax = 3.402823466e38f;
+constexpr int kMaxCoefficients = 16;         // SH coefficients of a colour channel at degree 3
+
+// A pinhole camera; viewmat rows are [R | t], world to camera, x right, y down, z forward.
+struct Camera {
+  float viewmat[12];
+  float center[3];
+  float fx, fy, cx, cy;
+  int width, height;
+};
+
+// A splat's footprint on the image: pixel-index coordinates (the first pixel's centre is 0) and the dilated covariance.
+struct Footprint {
+  float x, y, depth;
+  float cov_xx, cov_xy, cov_yy, det;
+};
+
+POTR_HD float min_of(float a, float b) { return a < b ? a : b; }
+POTR_HD float max_of(float a, float b) { return a > b ? a : b; }  // max_of(NaN, b) is b
+POTR_HD float clamp_to(float v, float low, float high) { return min_of(max_of(v, low), high); }
+
+// Rotation times scale, row by row: axes[3 * i + j] is the world coordinate i of the splat's axis j, one deviation long.
+POTR_HD void splat_axes(const float quat[4], const float scale[3], float axes[9]) {
+  const float norm2 = quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3];
+  const bool usable = norm2 > 0.0f && norm2 < kFloatMax;
+  const float inverse = usable ? 1.0f / sqrtf(norm2) : 0.0f;
+  const float w = usable ? quat[0] * inverse : 1.0f;  // a zero quaternion is the identity
+  const float x = quat[1] * inverse, y = quat[2] * inverse, z = quat[3] * inverse;
+  axes[0] = (1 - 2 * (y * y + z * z)) * scale[0];
+  axes[1] = 2 * (x * y - w * z) * scale[1];
+  axes[2] = 2 * (x * z + w * y) * scale[2];
+  axes[3] = 2 * (x * y + w * z) * scale[0];
+  axes[4] = (1 - 2 * (x * x + z * z)) * scale[1];
+  axes[5] = 2 * (y * z - w * x) * scale[2];
+  axes[6] = 2 * (x * z - w * y) * scale[0];
+  axes[7] = 2 * (y * z + w * x) * scale[1];
+  axes[8] = (1 - 2 * (x * x + y * y)) * scale[2];
+}
+
+// EWA projection: cov = (J W A)(J W A)^T + dilation, with J the Jacobian of the perspective map at the splat, its x/z and
+// y/z clamped to 1.3 x the field of view. The determinant is taken from the rows' cross product, so it is positive
+// however thin the splat.
+POTR_HD Footprint project_splat(const Camera& camera, const float mean[3], const float axes[9]) {
+  const float* v = camera.viewmat;
+  const float x = v[0] * mean[0] + v[1] * mean[1] + v[2] * mean[2] + v[3];
+  const float y = v[4] * mean[0] + v[5] * mean[1] + v[6] * mean[2] + v[7];
+  const float z = v[8] * mean[0] + v[9] * mean[1] + v[10] * mean[2] + v[11];
+  const float inverse_z = 1.0f / z;
+  const float u = x * inverse_z, w = y * inverse_z;
+
+  // 1.3 tan(fov / 2) about the image centre; a principal point off the centre shifts the window with it.
+  const float margin_x = 0.15f * camera.width, margin_y = 0.15f * camera.height;
+  const float u_clamped =
+      clamp_to(u, -(camera.cx + margin_x) / camera.fx, (camera.width - camera.cx + margin_x) / camera.fx);
+  const float w_clamped =
+      clamp_to(w, -(camera.cy + margin_y) / camera.fy, (camera.height - camera.cy + margin_y) / camera.fy);
+
+  const float jx = camera.fx * inverse_z, jy = camera.fy * inverse_z;
+  float row_x[3], row_y[3];
+  for (int j = 0; j < 3; ++j) {
+    const float along_x = v[0] * axes[j] + v[1] * axes[3 + j] + v[2] * axes[6 + j];
+    const float along_y = v[4] * axes[j] + v[5] * axes[3 + j] + v[6] * axes[6 + j];
+    const float along_z = v[8] * axes[j] + v[9] * axes[3 + j] + v[10] * axes[6 + j];
+    row_x[j] = jx * (along_x - u_clamped * along_z);
+    row_y[j] = jy * (along_y - w_clamped * along_z);
+  }
+  const float xx = row_x[0] * row_x[0] + row_x[1] * row_x[1] + row_x[2] * row_x[2];
+  const float xy = row_x[0] * row_y[0] + row_x[1] * row_y[1] + row_x[2] * row_y[2];
+  const float yy = row_y[0] * row_y[0] + row_y[1] * row_y[1] + row_y[2] * row_y[2];
+  const float cross_x = row_x[1] * row_y[2] - row_x[2] * row_y[1];
+  const float cross_y = row_x[2] * row_y[0] - row_x[0] * row_y[2];
+  const float cross_z = row_x[0] * row_y[1] - row_x[1] * row_y[0];
+
+  Footprint f;
+  f.x = camera.fx * u + camera.cx - 0.5f;
+  f.y = camera.fy * w + camera.cy - 0.5f;
+  f.depth = z;
+  f.cov_xx = xx + kDilation;
+  f.cov_xy = xy;
+  f.cov_yy = yy + kDilation;
+  f.det = cross_x * cross_x + cross_y * cross_y + cross_z * cross_z + kDilation * (xx + yy) + kDilation * kDilation;
+  return f;
+}
+
+// The reference rasteriser's radius: three standard deviations along the longer axis, in whole pixels.
+POTR_HD float footprint_radius(const Footprint& f) {
+  const float half_difference = 0.5f * (f.cov_xx - f.cov_yy);
+  const float spread = sqrtf(max_of(0.1f, half_difference * half_difference + f.cov_xy * f.cov_xy));
+  return ceilf(3.0f * sqrtf(0.5f * (f.cov_xx + f.cov_yy) + spread));
+}
+
+// First and one-past-last tile that [center - extent, center + extent] touches, within [0, tiles].
+// `radius` gives the reference's rectangle (its upper bound may be a tile short, which is part of the image formation);
+// `extent` the exact reach of the ellipse on which alpha falls to 1/255. A splat is drawn in the intersection.
+POTR_HD void tile_range(float center, float radius, float extent, int tiles, int* first, int* last) {
+  const float n = (float)tiles, s = 1.0f / kTile;
+  const float reference_first = clamp_to((center - radius) * s, 0.0f, n);
+  const float reference_last = clamp_to((center + radius + (kTile - 1)) * s, 0.0f, n);
+  const float exact_first = clamp_to((center - extent) * s, 0.0f, n);
+  const float exact_last = clamp_to((center + extent) * s + 1.0f, 0.0f, n);
+  *first = (int)max_of(reference_first, exact_first);
+  *last = (int)min_of(reference_last, exact_last);
+}
+
+// Values of the SH basis at the unit vector (x, y, z), degree <= 3; twin of potr/sh.py.
+POTR_HD void sh_basis(float x, float y, float z, int degree, float basis[kMaxCoefficients]) {
+  basis[0] = 0.28209479177387814f;
+  if (degree < 1) return;
+  basis[1] = -0.4886025119029199f * y;
+  basis[2] = 0.4886025119029199f * z;
+  basis[3] = -0.4886025119029199f * x;
+  if (degree < 2) return;
+  const float xx = x * x, yy = y * y, zz = z * z;
+  basis[4] = 1.0925484305920792f * x * y;
+  basis[5] = -1.0925484305920792f * y * z;
+  basis[6] = 0.31539156525252005f * (2 * zz - xx - yy);
+  basis[7] = -1.0925484305920792f * x * z;
+  basis[8] = 0.5462742152960396f * (xx - yy);
+  if (degree < 3) return;
+  basis[9] = -0.5900435899266435f * y * (3 * xx - yy);
+  basis[10] = 2.890611442640554f * x * y * z;
+  basis[11] = -0.4570457994644658f * y * (4 * zz - xx - yy);
+  basis[12] = 0.3731763325901154f * z * (2 * zz - 3 * xx - 3 * yy);
+  basis[13] = -0.4570457994644658f * x * (4 * zz - xx - yy);
+  basis[14] = 1.445305721320277f * z * (xx - yy);
+  basis[15] = -0.5900435899266435f * x * (xx - 3 * yy);
+}
+
+}  // namespace potr

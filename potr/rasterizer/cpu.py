@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C++ rasteriser: SIMD over pixels, OpenMP over tiles; results are the same for any number of threads."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from potr import _rasterizer
+from potr.cameras import RGB, Camera, View
+from potr.errors import BackendUnavailable, ConfigError
+from potr.progress import Progress, silent
+from potr.rasterizer.base import ColorStatistics, RemovalCost
+from potr.splats import SplatModel
+
+TRANSMITTANCE_MIN = 1e-4  # where the 3DGS rasteriser stops blending a pixel
+INSTRUCTION_SET_VARIABLE = "POTR_INSTRUCTION_SET"
+
+
+def available_threads() -> int:
+    """CPU cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class CpuRasterizer:
+    """The `cpu` backend. One instance serves one Python thread at a time: it reuses its working memory.
+
+    Args:
+        threads: OpenMP threads; by default every core this process may run on.
+        instruction_set: "x86-64-v2", "x86-64-v3" (AVX2) or "x86-64-v4" (AVX-512); by default the environment variable
+            POTR_INSTRUCTION_SET, else the best this machine has.
+        statistics_transmittance_min: removal_cost and color_statistics stop blending a pixel before its transmittance
+            falls below this. At 0 the cost of a removal is exact; with a stop, a removal would also move the stop.
+
+    Raises:
+        ConfigError: threads < 1 or statistics_transmittance_min outside [0, 1).
+        BackendUnavailable: the instruction set is unknown or not supported here.
+    """
+
+    name = "cpu"
+
+    def __init__(
+        self,
+        threads: int | None = None,
+        *,
+        instruction_set: str | None = None,
+        statistics_transmittance_min: float = 0.0,
+    ) -> None:
+        self.threads = available_threads() if threads is None else threads
+        if self.threads < 1:
+            raise ConfigError(f"threads: expected at least 1, got {threads}")
+        if not 0 <= statistics_transmittance_min < 1:
+            raise ConfigError(f"statistics_transmittance_min: expected [0, 1), got {statistics_transmittance_min}")
+        self.statistics_transmittance_min = statistics_transmittance_min
+        supported = _rasterizer.supported_instruction_sets()
+        self.instruction_set = instruction_set or os.environ.get(INSTRUCTION_SET_VARIABLE) or supported[0]
+        if self.instruction_set not in supported:
+            raise BackendUnavailable(
+                f"cpu: expected an instruction set of this machine ({', '.join(supported)}), "
+                f"got '{self.instruction_set}'"
+            )
+        self._native = _rasterizer.Rasterizer(self.instruction_set, self.threads)
+        self._laid_out: tuple[weakref.ref[SplatModel], tuple[int, ...], Any] | None = None
+
+    def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor:
+        image = torch.empty(camera.height, camera.width, 3)
+        self._native.render(self._layout(model), _native_camera(camera), *background, TRANSMITTANCE_MIN, image)
+        return image.to(model.device)
+
+    def removal_cost(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> RemovalCost:
+        n = model.num_splats
+        delta_sse, render_sse, contribution = (torch.zeros(n, dtype=torch.float64) for _ in range(3))
+        peak, pixels = torch.zeros(n), torch.zeros(n, dtype=torch.int64)
+        layout = self._layout(model)
+        sse, samples = 0.0, 0
+        for view, photo in _read_ahead(views, "removal cost", progress):
+            sse += self._native.removal(
+                layout,
+                _native_camera(view.camera),
+                *(view.background if background is None else background),
+                self.statistics_transmittance_min,
+                photo,
+                delta_sse,
+                render_sse,
+                contribution,
+                peak,
+                pixels,
+            )
+            samples += photo.numel()
+        device = model.device
+        return RemovalCost(
+            delta_sse.to(device),
+            render_sse.to(device),
+            contribution.to(device),
+            peak.to(device),
+            pixels.to(device),
+            sse,
+            samples,
+        )
+
+    def color_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> ColorStatistics:
+        n, k = model.num_splats, (model.sh_degree + 1) ** 2
+        hessian, gradient = torch.zeros(n, k * (k + 1) // 2), torch.zeros(n, k, 3)
+        weight, seen_views = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.int32)
+        layout = self._layout(model)
+        for view, photo in _read_ahead(views, "color statistics", progress):
+            self._native.color(
+                layout,
+                _native_camera(view.camera),
+                *(view.background if background is None else background),
+                self.statistics_transmittance_min,
+                photo,
+                hessian,
+                gradient,
+                weight,
+                seen_views,
+            )
+        device = model.device
+        return ColorStatistics(hessian.to(device), weight.to(device), gradient.to(device), seen_views.to(device))
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of the last view by step: project, sort, bin, blend, gather."""
+        return dict(self._native.timings)
+
+    def _layout(self, model: SplatModel) -> Any:
+        """The model in the native layout; kept while the same, unmodified model is asked for."""
+        tensors = [getattr(model, f.name) for f in fields(model)]
+        versions = tuple(t._version for t in tensors)
+        if self._laid_out is not None and self._laid_out[0]() is model and self._laid_out[1] == versions:
+            return self._laid_out[2]
+        self._laid_out = None
+        means, log_scales, quats, opacity_logits, sh_dc, sh_ac = (t.detach().cpu() for t in tensors)
+        layout = _rasterizer.Model(means, log_scales, quats, opacity_logits, sh_dc, sh_ac, self.threads)
+        self._laid_out = (weakref.ref(model), versions, layout)
+        return layout
+
+
+def _native_camera(camera: Camera) -> Any:
+    return _rasterizer.Camera(camera.viewmat, camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height)
+
+
+def _read_ahead(views: Sequence[View], stage: str, progress: Progress) -> Iterator[tuple[View, Tensor]]:
+    """Each view with its photograph, the next one being read meanwhile; a view is reported once the caller is done."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        pending = reader.submit(views[0].read) if views else None
+        for i, view in enumerate(views):
+            assert pending is not None
+            photo = pending.result().detach().cpu().contiguous()
+            pending = reader.submit(views[i + 1].read) if i + 1 < len(views) else None
+            yield view, photo
+            progress(stage, i + 1, len(views))

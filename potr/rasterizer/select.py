@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choosing a rasteriser backend by name."""
+
+from __future__ import annotations
+
+import importlib
+
+from potr.errors import BackendUnavailable, ConfigError
+from potr.rasterizer.base import Rasterizer
+
+BACKENDS = {
+    "cpu": ("potr.rasterizer.cpu", "CpuRasterizer"),
+    "reference": ("potr.rasterizer.reference", "ReferenceRasterizer"),
+}
+AUTOMATIC = ("cpu",)  # best first
+
+
+def select(name: str = "auto", *, threads: int | None = None) -> Rasterizer:
+    """A rasteriser backend; its modules are imported only now.
+
+    Args:
+        name: "auto" (the best that runs here), "cpu" or "reference".
+        threads: CPU threads; by default every core this process may run on.
+
+    Raises:
+        ConfigError: the name is not one of these.
+        BackendUnavailable: the backend cannot run here; says why and how to get it.
+    """
+    if name != "auto":
+        return _create(name, threads)
+    reasons = []
+    for candidate in AUTOMATIC:
+        try:
+            return _create(candidate, threads)
+        except BackendUnavailable as error:
+            reasons.append(str(error))
+    raise BackendUnavailable("no rasterizer backend runs here: " + "; ".join(reasons))
+
+
+def _create(name: str, threads: int | None) -> Rasterizer:
+    if name not in BACKENDS:
+        raise ConfigError(f"rasterizer: expected one of auto, {', '.join(BACKENDS)}, got '{name}'")
+    module, class_name = BACKENDS[name]
+    try:
+        backend: type[Rasterizer] = getattr(importlib.import_module(module), class_name)
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"{name}: its native module does not load ({error}); build it with `make setup` or `pip install .`"
+        ) from error
+    return backend(threads=threads)  # type: ignore[call-arg]  # the Protocol says nothing of constructors
