@@ -287,13 +287,15 @@ double Rasterizer::removal(const Model& model, const Camera& camera, const float
   return sse;
 }
 
-void Rasterizer::color(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
-                       const float* photo, const ColorSums& sums) {
+double Rasterizer::color(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
+                         const float* photo, const ColorSums& sums) {
   prepare(model, camera, true);
   TileTask common = make_task(camera, background, transmittance_min);
   common.photo = photo;
   slots_.reserve(num_entries_ * kColorSlot);
-  for_each_tile(common, true, [&](int64_t, const TileTask& task) { kernels_.color_tile(task); });
+  const int64_t num_tiles = (int64_t)tiles_x_ * tiles_y_;
+  tile_sse_.reserve(num_tiles);
+  for_each_tile(common, true, [&](int64_t tile, const TileTask& task) { tile_sse_[tile] = kernels_.color_tile(task); });
 
   const double t0 = now();
   const ModelLayout& layout = model.layout();
@@ -330,7 +332,10 @@ void Rasterizer::color(const Model& model, const Camera& camera, const float bac
         if (!(s.clamped >> c & 1)) gradient[3 * a + c] += (float)total[1 + c] * basis[a];
     }
   }
+  double sse = 0;
+  for (int64_t tile = 0; tile < num_tiles; ++tile) sse += tile_sse_[tile];
   timings_.gather = now() - t0;
+  return sse;
 }
 
 }  // namespace potr

@@ -99,11 +99,11 @@ class Rasterizer {
 
   void render(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
               float* image);
-  // Returns the view's squared error. image: the render, or null.
+  // Both return the view's squared error.
   double removal(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                  const float* photo, const RemovalSums& sums);
-  void color(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
-             const float* photo, const ColorSums& sums);
+  double color(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
+               const float* photo, const ColorSums& sums);
 
   const Timings& timings() const { return timings_; }
   int64_t num_entries() const { return num_entries_; }

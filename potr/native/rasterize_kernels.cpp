@@ -394,7 +394,7 @@ double removal_tile(const TileTask& task) {
   return sse;
 }
 
-void color_tile(const TileTask& task) {
+double color_tile(const TileTask& task) {
   TileState state;
   start(state, task);
   TapedBlock* tape = (TapedBlock*)task.tape;
@@ -405,7 +405,7 @@ void color_tile(const TileTask& task) {
   });
   finish(state, task);
   F error[3][kTileBlocks];
-  load_error(state, task, error);
+  const double sse = load_error(state, task, error);
   for (int64_t t = 0; t < num_taped; ++t) {
     F squared{}, gradient[3] = {};
     for (Mask left = taped_entries[t].blocks; left; left &= left - 1) {
@@ -419,6 +419,7 @@ void color_tile(const TileTask& task) {
     slot[0] = sum(squared);
     for (int c = 0; c < 3; ++c) slot[1 + c] = sum(gradient[c]);
   }
+  return sse;
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ struct Kernels {
   int64_t (*project)(const ProjectTask&, int64_t first, int64_t last, uint32_t* keys, uint32_t* indices);
   void (*render_tile)(const TileTask&);
   double (*removal_tile)(const TileTask&);  // returns the tile's squared error
-  void (*color_tile)(const TileTask&);
+  double (*color_tile)(const TileTask&);
   int64_t tape_bytes_per_entry;
 };
 

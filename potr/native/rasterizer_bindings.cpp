@@ -134,7 +134,7 @@ NB_MODULE(_rasterizer, m) {
              const float background[3] = {r, g, b};
              const potr::ColorSums sums{hessian.data(), gradient.data(), weight.data(), seen_views.data()};
              nb::gil_scoped_release release;
-             self.color(model, camera, background, transmittance_min, photo.data(), sums);
+             return self.color(model, camera, background, transmittance_min, photo.data(), sums);
            },
            nb::arg("model"), nb::arg("camera"), nb::arg("r"), nb::arg("g"), nb::arg("b"), nb::arg("transmittance_min"),
            nb::arg("photo").noconvert(), nb::arg("hessian").noconvert(), nb::arg("gradient").noconvert(),

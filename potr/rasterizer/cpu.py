@@ -114,8 +114,9 @@ class CpuRasterizer:
         hessian, gradient = torch.zeros(n, k * (k + 1) // 2), torch.zeros(n, k, 3)
         weight, seen_views = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.int32)
         layout = self._layout(model)
+        sse, samples = 0.0, 0
         for view, photo in _read_ahead(views, "color statistics", progress):
-            self._native.color(
+            sse += self._native.color(
                 layout,
                 _native_camera(view.camera),
                 *(view.background if background is None else background),
@@ -126,8 +127,11 @@ class CpuRasterizer:
                 weight,
                 seen_views,
             )
+            samples += photo.numel()
         device = model.device
-        return ColorStatistics(hessian.to(device), weight.to(device), gradient.to(device), seen_views.to(device))
+        return ColorStatistics(
+            hessian.to(device), weight.to(device), gradient.to(device), seen_views.to(device), sse, samples
+        )
 
     @property
     def timings(self) -> dict[str, float]:
