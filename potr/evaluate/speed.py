@@ -28,7 +28,7 @@ class SpeedReport:
         frames: timed in all.
         width, height: of the first camera, in pixels.
         rasterizer, device: the backend's name, the processor's name.
-        threads: of torch, which a CPU backend uses too.
+        threads: of the backend where it has a number of its own (``rasterizer.threads``), else of torch.
     """
 
     fps: float
@@ -95,5 +95,5 @@ def frames_per_second(
         height=cameras[0].height,
         rasterizer=rasterizer.name,
         device=describe_device(model.device),
-        threads=torch.get_num_threads(),
+        threads=getattr(rasterizer, "threads", torch.get_num_threads()),
     )

@@ -26,6 +26,7 @@ class FakeRasterizer:
     """Answers with the camera's focal length as the gray of the image, and tells when it was called."""
 
     name = "fake"
+    threads = 7
 
     def __init__(self, on_render: Callable[[Camera, RGB], None] = lambda camera, background: None) -> None:
         self.on_render = on_render
@@ -94,7 +95,7 @@ def test_frames_per_second_is_the_median_camera_of_the_median_repetition() -> No
     assert report.frame_seconds == (0.5, 1.0, 4.0)
     assert (report.fps, report.slowest_fps) == (1.0, 0.25)
     assert report.frames == calls - 1 == 9
-    assert (report.rasterizer, report.width, report.height) == ("fake", 16, 12)
+    assert (report.rasterizer, report.threads, report.width, report.height) == ("fake", 7, 16, 12)
 
 
 def test_frames_per_second_times_every_camera_once_at_least() -> None:
