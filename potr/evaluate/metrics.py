@@ -49,7 +49,7 @@ def ssim(image: Tensor, reference: Tensor) -> float:
     each channel by itself. As in 3DGS's code, the window reaches over the border into zeros, so every pixel counts;
     Wang's own code leaves the border of 5 pixels out. Both images go through ``to_8bit`` first.
     """
-    x, y = (samples.permute(2, 0, 1) for samples in _samples(image, reference))
+    x, y = (samples.permute(2, 0, 1).contiguous() for samples in _samples(image, reference))
     mean_x, mean_y, xx, yy, xy = (_blur(plane) for plane in (x, y, x * x, y * y, x * y))
     covariance = xy - mean_x * mean_y
     variances = xx - mean_x.square() + yy - mean_y.square()
@@ -58,17 +58,22 @@ def ssim(image: Tensor, reference: Tensor) -> float:
 
 
 def _samples(image: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Both images as float64 multiples of 1/255: the variances in SSIM are small differences of large sums."""
+    """Both images as float64 multiples of 1/255: SSIM's variances are small differences of large sums."""
     if image.shape != reference.shape:
         raise SceneError(f"images: expected one shape, got {tuple(image.shape)} and {tuple(reference.shape)}")
     return to_8bit(image).double() / 255.0, to_8bit(reference).double() / 255.0
 
 
 def _blur(planes: Tensor) -> Tensor:
-    """[C, H, W] convolved with the Gaussian window, zeros beyond the border; rows, then columns."""
-    offsets = torch.arange(SSIM_WINDOW, dtype=planes.dtype, device=planes.device) - SSIM_WINDOW // 2
-    window = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
-    window = window / window.sum()
-    batch = planes[:, None]
-    batch = F.conv2d(batch, window.view(1, 1, 1, -1), padding=(0, SSIM_WINDOW // 2))
-    return F.conv2d(batch, window.view(1, 1, -1, 1), padding=(SSIM_WINDOW // 2, 0))[:, 0]
+    """[C, H, W] convolved with the Gaussian window, zeros beyond the border; along the rows, then the columns.
+
+    As sums of shifted images, which on a CPU takes a third of the time of a float64 convolution.
+    """
+    reach = SSIM_WINDOW // 2
+    weights = [math.exp(-((offset / SSIM_SIGMA) ** 2) / 2) for offset in range(-reach, reach + 1)]
+    for dim, padding in ((2, (reach, reach)), (1, (0, 0, reach, reach))):
+        padded, size = F.pad(planes, padding), planes.shape[dim]
+        planes = torch.zeros_like(planes)
+        for start, weight in enumerate(weights):
+            planes.add_(padded.narrow(dim, start, size), alpha=weight / sum(weights))
+    return planes
