@@ -140,7 +140,8 @@ def _pass_target(num_splats: int, target: int | None, passes_left: int) -> int |
         return None
     if target >= num_splats:
         return num_splats
-    return max(target, round(num_splats * (target / num_splats) ** (1 / passes_left)))
+    share: float = (target / num_splats) ** (1 / passes_left)
+    return max(target, round(num_splats * share))
 
 
 def _cap(config: PruneConfig, phase: str, number: int, passes: int) -> float:
