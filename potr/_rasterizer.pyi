@@ -56,6 +56,7 @@ class Rasterizer:
         hessian: Tensor,
         gradient: Tensor,
         weight: Tensor,
+        contribution: Tensor,
         seen_views: Tensor,
     ) -> float: ...
     @property

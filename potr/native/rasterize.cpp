@@ -312,6 +312,7 @@ double Rasterizer::color(const Model& model, const Camera& camera, const float b
       for (int j = 0; j < kColorSlot; ++j) total[j] += slot[j];
     if (!(total[0] > 0)) continue;
     sums.weight[i] += total[0];
+    sums.contribution[i] += total[4];
     sums.seen_views[i] += 1;
 
     const float* mean = layout.blocks + i / kBlock * layout.rows * kBlock + i % kBlock;

@@ -90,6 +90,7 @@ struct ColorSums {
   float* hessian;       // [N, K(K+1)/2]
   float* gradient;      // [N, K, 3]
   double* weight;       // [N]
+  double* contribution; // [N]
   int32_t* seen_views;  // [N]
 };
 

@@ -407,17 +407,19 @@ double color_tile(const TileTask& task) {
   F error[3][kTileBlocks];
   const double sse = load_error(state, task, error);
   for (int64_t t = 0; t < num_taped; ++t) {
-    F squared{}, gradient[3] = {};
+    F squared{}, contribution{}, gradient[3] = {};
     for (Mask left = taped_entries[t].blocks; left; left &= left - 1) {
       const int b = __builtin_ctzll(left);
       const F weight = tape->weight;
       ++tape;
       squared += weight * weight;
+      contribution += weight;
       for (int c = 0; c < 3; ++c) gradient[c] += weight * error[c][b];
     }
     float* slot = slot_of(task, taped_entries[t].entry, kColorSlot);
     slot[0] = sum(squared);
     for (int c = 0; c < 3; ++c) slot[1 + c] = sum(gradient[c]);
+    slot[4] = sum(contribution);
   }
   return sse;
 }

@@ -51,7 +51,7 @@ struct ProjectTask {
 };
 
 constexpr int kRemovalSlot = 8;  // delta_sse, render_sse, contribution, peak, pixels; padded
-constexpr int kColorSlot = 4;    // sum (T a)^2, sum T a (C - g) of R, G, B
+constexpr int kColorSlot = 5;    // sum (T a)^2, sum T a (C - g) of R, G, B, sum T a
 
 struct TileTask {
   const Splat* splats;

@@ -124,21 +124,23 @@ NB_MODULE(_rasterizer, m) {
            [](potr::Rasterizer& self, const potr::Model& model, const potr::Camera& camera, float r, float g, float b,
               float transmittance_min, Photo photo, Array<float, nb::shape<-1, -1>> hessian,
               Array<float, nb::shape<-1, -1, 3>> gradient, Array<double, nb::shape<-1>> weight,
-              Array<int32_t, nb::shape<-1>> seen_views) {
+              Array<double, nb::shape<-1>> contribution, Array<int32_t, nb::shape<-1>> seen_views) {
              const size_t n = model.layout().num_splats, k = (model.layout().sh_degree + 1) * (model.layout().sh_degree + 1);
              expect((int)photo.shape(0) == camera.height && (int)photo.shape(1) == camera.width,
                     "photo: not of the camera's size");
              expect(hessian.shape(0) == n && hessian.shape(1) == k * (k + 1) / 2 && gradient.shape(0) == n &&
-                        gradient.shape(1) == k && weight.shape(0) == n && seen_views.shape(0) == n,
+                        gradient.shape(1) == k && weight.shape(0) == n &&
+                        contribution.shape(0) == n && seen_views.shape(0) == n,
                     "sums: not of the model's shape");
              const float background[3] = {r, g, b};
-             const potr::ColorSums sums{hessian.data(), gradient.data(), weight.data(), seen_views.data()};
+             const potr::ColorSums sums{hessian.data(), gradient.data(), weight.data(),
+                                        contribution.data(), seen_views.data()};
              nb::gil_scoped_release release;
              return self.color(model, camera, background, transmittance_min, photo.data(), sums);
            },
            nb::arg("model"), nb::arg("camera"), nb::arg("r"), nb::arg("g"), nb::arg("b"), nb::arg("transmittance_min"),
            nb::arg("photo").noconvert(), nb::arg("hessian").noconvert(), nb::arg("gradient").noconvert(),
-           nb::arg("weight").noconvert(), nb::arg("seen_views").noconvert())
+           nb::arg("weight").noconvert(), nb::arg("contribution").noconvert(), nb::arg("seen_views").noconvert())
       .def_prop_ro("timings", [](const potr::Rasterizer& self) {
         const potr::Timings& t = self.timings();
         nb::dict d;

@@ -49,6 +49,7 @@ class ColorStatistics:
     Attributes:
         hessian: [N, K(K+1)/2] float32, the lower triangle of A row by row: (0,0), (1,0), (1,1), (2,0), ...
         weight: [N] float64, sum over views of W_v.
+        contribution: [N] float64, sum over views and pixels of T alpha; never below weight.
         gradient: [N, K, 3] float32, sum over views and pixels of T alpha (C - g) Y(d): half the derivative of the
             squared error by the coefficients. A view in which a channel is clamped at 0 adds nothing to it.
         seen_views: [N] int32, views with W_v > 0.
@@ -58,6 +59,7 @@ class ColorStatistics:
 
     hessian: Tensor
     weight: Tensor
+    contribution: Tensor
     gradient: Tensor
     seen_views: Tensor
     sse: float

@@ -112,7 +112,8 @@ class CpuRasterizer:
     ) -> ColorStatistics:
         n, k = model.num_splats, (model.sh_degree + 1) ** 2
         hessian, gradient = torch.zeros(n, k * (k + 1) // 2), torch.zeros(n, k, 3)
-        weight, seen_views = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.int32)
+        weight, contribution = (torch.zeros(n, dtype=torch.float64) for _ in range(2))
+        seen_views = torch.zeros(n, dtype=torch.int32)
         layout = self._layout(model)
         sse, samples = 0.0, 0
         for view, photo in _read_ahead(views, "color statistics", progress):
@@ -125,12 +126,19 @@ class CpuRasterizer:
                 hessian,
                 gradient,
                 weight,
+                contribution,
                 seen_views,
             )
             samples += photo.numel()
         device = model.device
         return ColorStatistics(
-            hessian.to(device), weight.to(device), gradient.to(device), seen_views.to(device), sse, samples
+            hessian.to(device),
+            weight.to(device),
+            contribution.to(device),
+            gradient.to(device),
+            seen_views.to(device),
+            sse,
+            samples,
         )
 
     @property
