@@ -13,6 +13,15 @@ def compact(
     result: Tensor,
     threads: int,
 ) -> None: ...
+def newton_step(
+    hessian: Tensor,
+    gradient: Tensor,
+    damping: Tensor,
+    relative_prior: float,
+    absolute_prior: float,
+    result: Tensor,
+    threads: int,
+) -> None: ...
 def round_coefficients(
     hessian: Tensor,
     sh: Tensor,

@@ -77,6 +77,8 @@ class CompactConfig(_Checked):
     """SH energy compaction (method.md section 3)."""
 
     enabled: bool = True
+    # Share of the closed-form step towards the photographs taken before compaction and again before rounding; 0: none.
+    refit: float = _limits(0.0, 1.0, 0.0)
     # lambda of the energy penalty: price of one squared quantisation step of AC, in dropped coefficients.
     strength: float = _limits(0.0, 1e6, 0.1)
     # Rise of the MSE for which an AC coefficient is dropped.

@@ -3,15 +3,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from potr.cameras import View
+from potr.codec import checkpoint as checkpoints
+from potr.codec.checkpoint import Progressed
+from potr.codec.compact import compact
 from potr.codec.config import CodecConfig
+from potr.codec.footprint import pixel_sizes
+from potr.codec.prune import PruneState, prune
+from potr.codec.quality import config_for
+from potr.codec.quantize import quantize
+from potr.codec.quantized import QuantizedModel
+from potr.codec.refit import refit
+from potr.codec.serialize import pack_model
+from potr.errors import SceneError
 from potr.progress import Progress, silent
-from potr.rasterizer.base import Rasterizer
+from potr.rasterizer.base import ColorStatistics, Rasterizer
+from potr.rasterizer.select import select
 from potr.splats import SplatModel
 
 
@@ -59,4 +75,118 @@ def encode(
     Raises:
         SceneError: there are no views, or none of them sees a splat.
     """
-    raise NotImplementedError
+    config = config or config_for(quality)
+    rasterizer = rasterizer or select("auto")
+    pixel_size = _pixel_size_in_views(model, views)
+    session = _Session(model, views, config, rasterizer, checkpoint, progress)
+
+    early = session.prune("early", model)
+    compacted = session.compact(model.select(early.kept))
+    late = session.prune("late", compacted)
+    quantized = session.quantize(compacted.select(late.kept), pixel_size[early.kept][late.kept])
+    data = session.pack(quantized)
+
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return Encoded(data, tuple(session.reports), config)
+
+
+def _pixel_size_in_views(model: SplatModel, views: Sequence[View]) -> Tensor:
+    """[N] world size of a pixel at each splat; SceneError if no view has a splat in its frustum."""
+    if not views:
+        raise SceneError("encode: expected training views, found none; pruning and compaction need them")
+    sizes = pixel_sizes(model, [view.camera for view in views])
+    if model.num_splats and not bool(torch.isfinite(sizes).any()):
+        raise SceneError(f"encode: none of the {len(views)} views has any of the {model.num_splats} splats in sight")
+    return sizes
+
+
+class _Session:
+    """The stages with what they share: views, backend, clock, checkpoint, reports."""
+
+    def __init__(
+        self, model: SplatModel, views: Sequence[View], config: CodecConfig, rasterizer: Rasterizer,
+        checkpoint: Path | None, progress: Progress,
+    ) -> None:  # fmt: skip
+        self.views, self.config, self.rasterizer, self.progress = views, config, rasterizer, progress
+        self.samples = 3 * sum(view.camera.width * view.camera.height for view in views)
+        self.checkpoint = checkpoint
+        self.key = checkpoints.fingerprint(model, views, config, rasterizer.name) if checkpoint else ""
+        self.done = checkpoints.load(checkpoint, self.key) if checkpoint else Progressed()
+        self.reports: list[StageReport] = []
+
+    def prune(self, phase: str, model: SplatModel) -> PruneState:
+        start = time.perf_counter() - self.done.seconds.get(phase, 0.0)
+
+        def on_pass(state: PruneState) -> None:
+            seconds = {**self.done.seconds, phase: time.perf_counter() - start}
+            self._advance(self.done.replace(**{phase: state}, seconds=seconds))
+
+        state = prune(
+            model, self.views, self.rasterizer, self.config.prune, phase,
+            state=getattr(self.done, phase), on_pass=on_pass, progress=self.progress,
+        )  # fmt: skip
+        details = {"passes": [p.to_dict() for p in state.passes]}
+        self._report(f"prune_{phase}", start, model.num_splats, len(state.kept), details)
+        return state
+
+    def compact(self, model: SplatModel) -> SplatModel:
+        start = time.perf_counter() - self.done.seconds.get("compact", 0.0)
+        if self.done.sh is None:
+            statistics = self._statistics(model, "compaction statistics")
+            step = 1.0 / self.config.quantize.ac_multiplier
+            model = refit(model, statistics, self.config.compact.refit)
+            model, report = compact(model, statistics, self.samples, step, self.config.compact)
+            seconds = {**self.done.seconds, "compact": time.perf_counter() - start}
+            details = {**report.to_dict(), "mse_before": statistics.sse / self.samples}
+            self._advance(self.done.replace(sh=model.sh, compact_details=details, seconds=seconds))
+        else:
+            model = model.with_sh(self.done.sh.to(model.device))
+        self._close_phase("prune_early", self.done.compact_details["mse_before"])
+        self._report("compact", start, model.num_splats, model.num_splats, self.done.compact_details)
+        return model
+
+    def quantize(self, model: SplatModel, pixel_size: Tensor) -> QuantizedModel:
+        start = time.perf_counter()
+        statistics = self._statistics(model, "quantisation statistics")
+        self._close_phase("prune_late", statistics.sse / self.samples)
+        model = refit(model, statistics, self.config.compact.refit)
+        quantized = quantize(
+            model, self.config.quantize, statistics=statistics, samples=self.samples, pixel_size=pixel_size
+        )
+        details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": statistics.sse / self.samples}
+        self._report("quantize", start, model.num_splats, quantized.num_splats, details)
+        return quantized
+
+    def pack(self, quantized: QuantizedModel) -> bytes:
+        start = time.perf_counter()
+        data = pack_model(quantized, self.config.quantize.zstd_level)
+        n = quantized.num_splats
+        self._report("pack", start, n, n, {"bytes": len(data), "bits_per_splat": 8 * len(data) / max(n, 1)})
+        return data
+
+    def _statistics(self, model: SplatModel, stage: str) -> ColorStatistics:
+        def progress(_: str, done: int, total: int) -> None:
+            self.progress(stage, done, total)
+
+        return self.rasterizer.color_statistics(model, self.views, progress=progress)
+
+    def _advance(self, done: Progressed) -> None:
+        self.done = done
+        if self.checkpoint is not None:
+            checkpoints.save(self.checkpoint, self.key, done)
+
+    def _report(self, name: str, start: float, before: int, after: int, details: dict[str, Any]) -> None:
+        self.reports.append(StageReport(name, time.perf_counter() - start, before, after, details))
+
+    def _close_phase(self, name: str, mse: float) -> None:
+        """Enter the real change of a phase's last pass, now that the next stage has measured it."""
+        passes = next(report for report in self.reports if report.name == name).details["passes"]
+        if passes:
+            passes[-1]["real_mse_change"] = mse - passes[-1]["mse"]
+
+
+def ac_zero_share(quantized: QuantizedModel) -> float:
+    """Share of AC coefficients that are 0; 1 where there are none."""
+    ac = quantized.sh[:, 1:]
+    return float((ac == 0).mean()) if ac.size else 1.0

@@ -74,6 +74,31 @@ def compact(hessian: Tensor, sh: Tensor, parameters: CompactParameters) -> Tenso
     return result.to(sh.device)
 
 
+def newton_step(
+    hessian: Tensor, gradient: Tensor, damping: Tensor, relative_prior: float, absolute_prior: float
+) -> Tensor:
+    """The damped Newton step -(d A + prior I)^-1 b of every splat by itself.
+
+    Args:
+        hessian: [N, K(K+1)/2] float32 packed lower triangles of A.
+        gradient: [N, K, 3] float32 b, half the derivative.
+        damping: [N] float32 d.
+        relative_prior, absolute_prior: prior = relative * mean diagonal of d A + absolute.
+
+    Returns:
+        [N, K, 3] float32.
+    """
+    from potr import _sh_solver
+
+    source = gradient.contiguous().cpu()
+    result = torch.empty_like(source)
+    _sh_solver.newton_step(
+        hessian.contiguous().cpu(), source, damping.float().contiguous().cpu(), relative_prior, absolute_prior, result,
+        available_threads(),
+    )  # fmt: skip
+    return result.to(gradient.device)
+
+
 def round_coefficients(hessian: Tensor, sh: Tensor, steps: Tensor, rate: RateModel) -> Tensor:
     """Integers n that minimise (s n - f0)^T A (s n - f0) + bit_cost * bits(n), nearly: sequential rounding in which the
     coefficients still free take up each one's error, then coordinate descent.

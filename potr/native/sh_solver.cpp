@@ -189,6 +189,22 @@ void compact(const ShProblem& problem, const CompactParameters& parameters, floa
   });
 }
 
+void newton_step(const ShProblem& problem, const float* damping, double relative_prior, double absolute_prior,
+                 float* step, int threads) {
+  const int n = problem.num_coefficients;
+  for_each_splat(problem, threads, [&](std::size_t splat, int channel, const Matrix& a, const Vector& gradient) {
+    Matrix inverse = a;
+    const double prior = relative_prior * damping[splat] * mean_diagonal(a, n) + absolute_prior;
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j < n; ++j) inverse[i][j] *= damping[splat];
+      inverse[i][i] += prior;
+    }
+    invert(inverse, n);
+    const Vector move = multiply(inverse, gradient, n);
+    for (int i = 0; i < n; ++i) step[(splat * n + i) * 3 + channel] = static_cast<float>(-move[i]);
+  });
+}
+
 void round_coefficients(const ShProblem& problem, const RoundParameters& parameters, std::int32_t* result,
                         int threads) {
   const int n = problem.num_coefficients;

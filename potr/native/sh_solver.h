@@ -11,7 +11,7 @@ inline constexpr int kMaxK = 16;
 // Hessians are packed lower triangles, row by row, [N, K(K+1)/2]; coefficients are [N, K, 3] in the opponent space.
 struct ShProblem {
   const float* hessian;
-  const float* sh;
+  const float* sh;  // coefficients, or their gradient
   std::size_t num_splats;
   int num_coefficients;  // K
 };
@@ -37,5 +37,10 @@ void compact(const ShProblem& problem, const CompactParameters& parameters, floa
 // Integers n minimising (s n - f0)^T A (s n - f0) + bit_cost * bits(n): sequential rounding with error feedback, then
 // coordinate descent.
 void round_coefficients(const ShProblem& problem, const RoundParameters& parameters, std::int32_t* result, int threads);
+
+// step = -(damping A + prior)^-1 gradient, with prior = relative * mean diagonal of damping A + absolute.
+// gradient and step are [N, K, 3], damping [N].
+void newton_step(const ShProblem& problem, const float* damping, double relative_prior, double absolute_prior,
+                 float* step, int threads);
 
 }  // namespace potr

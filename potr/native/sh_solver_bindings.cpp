@@ -44,6 +44,15 @@ void compact(Array<const float, 2> hessian, Array<const float, 3> sh, std::array
   potr::compact(problem, parameters, result.data(), threads);
 }
 
+void newton_step(Array<const float, 2> hessian, Array<const float, 3> gradient, Array<const float, 1> damping,
+                 double relative_prior, double absolute_prior, Array<float, 3> result, int threads) {
+  const potr::ShProblem problem = problem_of(hessian, gradient);
+  check_result(result, gradient);
+  if (damping.shape(0) != gradient.shape(0)) throw std::invalid_argument("damping: expected [N]");
+  nb::gil_scoped_release release;
+  potr::newton_step(problem, damping.data(), relative_prior, absolute_prior, result.data(), threads);
+}
+
 void round_coefficients(Array<const float, 2> hessian, Array<const float, 3> sh, Array<const float, 2> steps,
                         std::array<double, 3> bit_cost, std::array<double, 3> bits, double anchor, int sweeps,
                         Array<std::int32_t, 3> result, int threads) {
@@ -68,6 +77,9 @@ NB_MODULE(_sh_solver, m) {
   m.doc() = "Per-splat quadratic problems of SH compaction and rounding.";
   m.def("compact", &compact, nb::arg("hessian").noconvert(), nb::arg("sh").noconvert(), "ridge"_a, "drop_cost"_a,
         "redundancy_cosine"_a, "redundancy_cost"_a, nb::arg("result").noconvert(), "threads"_a);
+  m.def("newton_step", &newton_step, nb::arg("hessian").noconvert(), nb::arg("gradient").noconvert(),
+        nb::arg("damping").noconvert(), "relative_prior"_a, "absolute_prior"_a, nb::arg("result").noconvert(),
+        "threads"_a);
   m.def("round_coefficients", &round_coefficients, nb::arg("hessian").noconvert(), nb::arg("sh").noconvert(),
         nb::arg("steps").noconvert(), "bit_cost"_a, "bits"_a, "anchor"_a, "sweeps"_a, nb::arg("result").noconvert(),
         "threads"_a);

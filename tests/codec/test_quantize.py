@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Laws of the quantiser: errors within half a step, both ends of every range, order, idempotence."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from potr.codec.config import QuantizeConfig
+from potr.codec.decoder import dequantize
+from potr.codec.quantize import nearest_opacity, opacity_table, quantize, required_depths
+from potr.codec.quantized import MAX_DEPTH, QuantizedModel
+from potr.rotation import quats_to_matrices
+from potr.splats import SplatModel
+
+
+def random_model(n: int, degree: int = 3, seed: int = 0) -> SplatModel:
+    g = torch.Generator().manual_seed(seed)
+    k = (degree + 1) ** 2
+    return SplatModel(
+        means=torch.randn(n, 3, generator=g),
+        log_scales=torch.randn(n, 3, generator=g) - 4,
+        quats=torch.randn(n, 4, generator=g),
+        opacity_logits=3 * torch.randn(n, generator=g),
+        sh_dc=torch.randn(n, 3, generator=g),
+        sh_ac=0.1 * torch.randn(n, k - 1, 3, generator=g),
+    )
+
+
+def matched(model: SplatModel, config: QuantizeConfig) -> tuple[SplatModel, SplatModel]:
+    """The model and its quantised self in the same order (matched by mean, which quantisation hardly moves)."""
+    decoded = dequantize(quantize(model, config))
+    nearest = torch.cdist(decoded.means.double(), model.means.double()).argmin(dim=1)
+    assert len(nearest.unique()) == model.num_splats
+    return model.select(nearest), decoded
+
+
+def covariance(model: SplatModel) -> Tensor:
+    rotation = quats_to_matrices(model.quats.double())
+    return rotation @ torch.diag_embed((2 * model.log_scales.double()).exp()) @ rotation.transpose(1, 2)
+
+
+def test_every_attribute_is_within_half_a_step() -> None:
+    config = QuantizeConfig(position_gamma=0.1, rotation_levels=4001, scale_step=0.01)
+    model, decoded = matched(random_model(400), config)
+    half_cell = 0.5 * 0.1 * model.scales.median(dim=1).values
+    assert ((decoded.means - model.means).abs().max(dim=1).values <= half_cell * 1.001).all()
+    assert (decoded.sh - model.sh).abs().max() <= 1.5 * 0.5 / 11 * 3**0.5
+    assert (decoded.opacities - model.opacities).abs().max() <= 0.5 / 21 + 1e-6
+    relative = (covariance(decoded) - covariance(model)).norm(dim=(1, 2)) / covariance(model).norm(dim=(1, 2))
+    assert float(relative.max()) < 0.02
+
+
+@pytest.mark.parametrize("levels", [2, 22, 256])
+def test_opacities_reach_both_ends(levels: int) -> None:
+    table = opacity_table(levels)
+    assert (np.diff(table) > 0).all()
+    assert nearest_opacity(torch.tensor([0.0, 1.0]), table).tolist() == [0, levels - 1]
+    middle = 1 / (1 + np.exp(-table))
+    assert nearest_opacity(torch.from_numpy(middle), table).tolist() == list(range(levels))
+
+
+def test_precision_follows_the_splat() -> None:
+    model = random_model(3)
+    sizes = torch.tensor([1e-3, 1e-2, 1e-1]).log()
+    model = SplatModel(
+        model.means, sizes[:, None].expand(3, 3), model.quats, model.opacity_logits, model.sh_dc, model.sh_ac
+    )
+    depths = required_depths(model, 0.25, torch.zeros(3), extent=1.0)
+    assert depths.tolist() == [12, 9, 6]
+    blurred = required_depths(model, 0.25, torch.full((3,), 1.0), extent=1.0)
+    assert (blurred < depths).all()
+    assert required_depths(model, 1e-6, torch.zeros(3), extent=1.0).max() == MAX_DEPTH
+
+
+def test_quantising_again_changes_nothing() -> None:
+    config = QuantizeConfig()
+    once = quantize(random_model(500), config)
+    again = quantize(dequantize(once), config)
+    np.testing.assert_array_equal(rows(again), rows(once))
+
+
+def rows(quantized: QuantizedModel) -> NDArray[np.int64]:
+    """Every splat's integers but its cell, sorted: the cube, and with it the order, may shift by half a cell."""
+    n = quantized.num_splats
+    table = np.column_stack([quantized.opacity, quantized.rotation, quantized.sh.reshape(n, -1)]).astype(np.int64)
+    return table[np.lexsort(table.T)]
+
+
+def test_splats_of_one_place_are_all_kept() -> None:
+    model = random_model(10)
+    same = model.select(torch.zeros(7, dtype=torch.int64))
+    decoded = dequantize(quantize(same, QuantizeConfig()))
+    assert decoded.num_splats == 7
+    assert (decoded.means == decoded.means[0]).all()
+
+
+@pytest.mark.parametrize("n", [0, 1])
+@pytest.mark.parametrize("degree", [0, 3])
+def test_tiny_models(n: int, degree: int) -> None:
+    decoded = dequantize(quantize(random_model(n, degree), QuantizeConfig()))
+    assert (decoded.num_splats, decoded.sh_degree) == (n, degree)
+
+
+def test_inputs_are_left_alone() -> None:
+    model = random_model(50)
+    before = [getattr(model, name).clone() for name in model.__dataclass_fields__]
+    quantize(model, QuantizeConfig())
+    for name, tensor in zip(model.__dataclass_fields__, before, strict=True):
+        assert torch.equal(getattr(model, name), tensor)
