@@ -2,8 +2,10 @@
 """Quality, speed and machine reports, with a rasteriser whose images and frame times are known."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from potr.evaluate.machine import describe_machine, peak_memory_bytes, reset_pea
 from potr.evaluate.metrics import PSNR_CAP, psnr, ssim
 from potr.evaluate.quality import evaluate, evenly_spaced
 from potr.evaluate.speed import frames_per_second
+from potr.io.folder import load_scene
+from potr.rasterizer.select import select
 from potr.splats import SplatModel
 
 MODEL = SplatModel(
@@ -130,3 +134,15 @@ def test_machine_description_is_json() -> None:
     assert machine["threads"] >= 1
     assert machine["torch"] == str(torch.__version__)
     assert machine["cpu"]
+
+
+CHAIR = Path(os.environ.get("POTR_SCENES", Path(__file__).parents[2].parent / "shared" / "scenes")) / "chair"
+
+
+@pytest.mark.scenes
+@pytest.mark.skipif(not CHAIR.is_dir(), reason=f"no real scene at {CHAIR} (set POTR_SCENES)")
+def test_trained_chair_scores_what_its_training_renderer_measured() -> None:
+    scene = load_scene(CHAIR)
+    views = [view for view in scene.test_views if view.name.endswith("r_168")]
+    report = evaluate(scene.model, views, select())
+    assert [view.psnr for view in report.views] == [pytest.approx(36.52, abs=0.01)]
