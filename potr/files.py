@@ -48,7 +48,7 @@ def write_atomic(path: Path | str, data: bytes | Callable[[BinaryIO], object], *
 def refuse_existing(path: Path | str, overwrite: bool) -> None:
     """Raise PotrError if ``path`` exists and may not be replaced. For checking before minutes of work."""
     if not overwrite and os.path.lexists(path):
-        raise PotrError(f"{path}: exists already; give another name or allow overwriting (overwrite=True, --force)")
+        raise PotrError(f"{path}: exists already; give another name or allow overwriting (overwrite=True, --overwrite)")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -59,11 +59,14 @@ def log_file(path: Path) -> Iterator[None]:
     """Append everything POTR logs to a file while the block runs."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = log.level
+    log.setLevel(logging.DEBUG)
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
+        log.setLevel(level)
         handler.close()
 
 

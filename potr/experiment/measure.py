@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +38,28 @@ class Judge:
     lpips: LpipsModel | None
     lpips_reason: str | None  # why there is no LPIPS
 
-    def measure(self, model: SplatModel, progress: Progress, cache: Path | None = None) -> Measured:
-        """Quality and speed of a model.
+    def quality(self, model: SplatModel, progress: Progress, cache: Path | None = None) -> Measured:
+        """Quality of a model, speed left out.
 
         Args:
             model: on the rasteriser's device.
             progress: told of every view.
-            cache: folder to keep the quality figures in, for the model that a sweep measures again and again.
+            cache: folder to keep the figures in, for the model that a sweep measures again and again.
         """
         if not self.views:
             return Measured(None, None, None, None, None, None)
-        fps = slowest = None
-        if self.settings.fps_seconds > 0:
-            cameras = [view.camera for view in self.views]
-            seconds = self.settings.fps_seconds
-            speed = frames_per_second(model, cameras, self.background, self.rasterizer, seconds=seconds)
-            fps, slowest = speed.fps, speed.slowest_fps
-        return Measured(**self._quality(model, progress, cache), fps=fps, slowest_fps=slowest)
+        return Measured(**self._figures(model, progress, cache), fps=None, slowest_fps=None)
+
+    def speed(self, model: SplatModel, measured: Measured) -> Measured:
+        """``measured`` with the frames per second that the model renders at now."""
+        if not self.views or self.settings.fps_seconds == 0:
+            return measured
+        cameras, seconds = [view.camera for view in self.views], self.settings.fps_seconds
+        report = frames_per_second(model, cameras, self.background, self.rasterizer, seconds=seconds)
+        return replace(measured, fps=report.fps, slowest_fps=report.slowest_fps)
 
     def reasons(self) -> dict[str, str]:
-        """Why a figure of ``measure`` is None, without the "before." or "after." in front."""
+        """Why a figure is None, without the "before." or "after." in front."""
         if not self.views:
             return dict.fromkeys(
                 ("psnr", "ssim", "lpips", "lpips_3dgs", "fps", "slowest_fps"), "the scene has no test views"
@@ -73,7 +75,7 @@ class Judge:
             found |= dict.fromkeys(("fps", "slowest_fps"), "evaluate.fps_seconds is 0")
         return found
 
-    def _quality(self, model: SplatModel, progress: Progress, cache: Path | None) -> Figures:
+    def _figures(self, model: SplatModel, progress: Progress, cache: Path | None) -> Figures:
         if cache is None:
             return self._evaluate(model, progress)
         settings = [self.rasterizer.name, asdict(self.settings), self.lpips is not None]

@@ -85,7 +85,8 @@ def ac_zero_share(result: RunResult) -> float | None:
 
 def _files(folder: Path) -> list[str]:
     told = {"before_after.png": "before and after", "scene.potr": "the compressed scene", RESULT_FILE: "every number"}
-    return [f"  {folder / name}  {what}" for name, what in told.items() if (folder / name).exists()]
+    room = max(len(str(folder / name)) for name in told)
+    return [f"  {folder / name!s:<{room}}  {what}" for name, what in told.items() if (folder / name).exists()]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -52,6 +52,12 @@ def part_of(module: str) -> str | None:
     return words[1] if words[0] == "potr" and len(words) > 1 else None
 
 
+def module_file(module: str) -> Path | None:
+    path = ROOT / Path(*module.split("."))
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
 @pytest.mark.parametrize("path", [path for path in FILES if path != PACKAGE / "__init__.py"], ids=str)
 def test_imports_go_one_way(path: Path) -> None:
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -74,6 +80,21 @@ def test_one_module_imports_each_outside_package(package: str) -> None:
         if any(name.split(".")[0] == package for name in imports(path))
     }
     assert importers <= SOLE_IMPORTERS[package]
+
+
+def test_the_decoder_reaches_neither_encoder_nor_cameras() -> None:
+    reached, ahead = set(), ["potr.codec.decoder"]
+    while ahead:
+        module = ahead.pop()
+        path = module_file(module)
+        if module in reached or path is None:
+            continue
+        reached.add(module)
+        ahead += [name for name in imports(path) if name.startswith("potr.")]
+    assert "potr.splats" in reached
+    forbidden = {"potr.codec.encoder", "potr.codec.config", "potr.codec.quality", "potr.cameras", "potr.rasterizer"}
+    assert not reached & forbidden
+    assert not any(module.startswith("potr.rasterizer.") for module in reached)
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``potr encode | decode | info | render | compare``: arguments in, one library call, a file or a few lines out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import potr
+from potr.errors import ConfigError, PotrError
+
+log = logging.getLogger(__name__)
+
+REFUSED, INTERRUPTED = 2, 130  # exit codes; argparse's own errors are 2 too
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 2 refused (one line on stderr says why), 130 interrupted.
+    """
+    args = _parser().parse_args(arguments)
+    from potr.experiment import console  # after parsing: --help needs neither torch nor rich
+
+    if getattr(args, "threads", None) is not None:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    try:
+        with console.screen(args.verbose - args.quiet) as args.progress:
+            text = args.command(args)
+    except PotrError as error:
+        if args.verbose:
+            traceback.print_exc()
+        sys.stderr.write(f"potr {args.name}: {error}\n")
+        return REFUSED
+    except KeyboardInterrupt:
+        sys.stderr.write(f"potr {args.name}: interrupted; nothing is half-written{_resumable(args)}\n")
+        return INTERRUPTED
+    if text:
+        console.show(text)
+    return 0
+
+
+def _encode(args: argparse.Namespace) -> str:
+    from potr.experiment import schema
+    from potr.experiment.overrides import parse_overrides
+    from potr.files import refuse_existing, write_atomic
+
+    refuse_existing(args.output, args.overwrite)
+    config = potr.config_for(args.quality, args.codec, parse_overrides(args.set))
+    if args.scene is None:
+        raise ConfigError(
+            "for now a model is compressed with the views it was trained on: --scene DIR names the folder that has "
+            "them (COLMAP, transforms_*.json or cameras.json, and the photographs)"
+        )
+    background = None if args.background is None else schema.parse_color(args.background)
+    scene = potr.load_scene(
+        args.scene, model=args.model, background=background, downscale=args.downscale, clean=args.clean
+    )
+    encoded = potr.encode(
+        scene.model,
+        scene.train_views,
+        config=config,
+        rasterizer=potr.select_rasterizer(args.backend, threads=args.threads),
+        checkpoint=_checkpoint(args.output),
+        progress=args.progress,
+    )
+    write_atomic(args.output, encoded.data, overwrite=args.overwrite)
+    report = {
+        "output": str(args.output),
+        "bytes": len(encoded.data),
+        "splats_before": scene.model.num_splats,
+        "splats_after": encoded.stages[-1].splats_after,
+        "quality": args.quality,
+        "stages": [dataclasses.asdict(stage) for stage in encoded.stages],
+    }
+    return _json(report) if args.json else _encoded_text(report)
+
+
+def _decode(args: argparse.Namespace) -> str:
+    from potr.experiment.compare import read_file
+    from potr.files import refuse_existing
+
+    refuse_existing(args.output, args.overwrite)
+    model = potr.decode(read_file(args.input))
+    potr.save_ply(args.output, model, overwrite=args.overwrite)
+    report = {"output": str(args.output), "bytes": args.output.stat().st_size, "splats": model.num_splats}
+    if args.json:
+        return _json(report)
+    return f"{args.output}: {model.num_splats:,} splats, SH degree {model.sh_degree}, {report['bytes']:,} bytes"
+
+
+def _info(args: argparse.Namespace) -> str:
+    from potr.codec.decoder import describe
+    from potr.experiment.compare import read_file
+
+    description = describe(read_file(args.input))
+    return _json(description) if args.json else _described(args.input, description)
+
+
+def _render(args: argparse.Namespace) -> str:
+    from potr.experiment.cameras import find_view
+    from potr.experiment.compare import load_model
+    from potr.experiment.pictures import save_image
+    from potr.experiment.schema import parse_color
+    from potr.files import refuse_existing
+
+    refuse_existing(args.output, args.overwrite)
+    view = find_view(args.input, args.scene, args.camera)
+    background = view.background if args.background is None else parse_color(args.background)
+    rasterizer = potr.select_rasterizer(args.backend, threads=args.threads)
+    image = rasterizer.render(load_model(args.input), view.camera, background)
+    save_image(args.output, image, overwrite=args.overwrite)
+    camera = view.camera
+    if args.json:
+        report = {"output": str(args.output), "view": view.name, "width": camera.width, "height": camera.height}
+        return _json(report)
+    return f"{args.output}: view {view.name}, {camera.width} x {camera.height}"
+
+
+def _compare(args: argparse.Namespace) -> str:
+    from potr.experiment import compare, schema
+    from potr.files import refuse_existing
+
+    if args.output is not None:
+        refuse_existing(args.output, args.overwrite)
+    background = None if args.background is None else schema.parse_color(args.background)
+    scene = potr.load_scene(args.scene, model=_scene_model(args), background=background, downscale=args.downscale)
+    judged = compare.compare(
+        (args.first, args.second),
+        scene,
+        potr.select_rasterizer(args.backend, threads=args.threads),
+        schema.EvaluateConfig(lpips=args.lpips),
+        picture=args.output,
+        overwrite=args.overwrite,
+        progress=args.progress,
+    )
+    if args.json:
+        return _json([dataclasses.asdict(one) for one in judged])
+    return compare.table(*judged) + (f"\n{args.output}" if args.output else "")
+
+
+def _scene_model(args: argparse.Namespace) -> Path | None:
+    """A .ply among the two serves where the scene folder has no model of its own."""
+    return next((path for path in (args.first, args.second) if path.suffix.lower() == ".ply"), None)
+
+
+def _checkpoint(output: Path) -> Path:
+    return output.with_name(output.name + ".checkpoint")
+
+
+def _resumable(args: argparse.Namespace) -> str:
+    if args.name != "encode" or not _checkpoint(args.output).exists():
+        return ""
+    return f"; the same command goes on from the last pruning pass ({_checkpoint(args.output)})"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, allow_nan=False)
+
+
+def _encoded_text(report: dict[str, Any]) -> str:
+    from potr.splats import UNCOMPRESSED_BYTES_PER_SPLAT
+
+    size, before, after = report["bytes"], report["splats_before"], report["splats_after"]
+    ratio = UNCOMPRESSED_BYTES_PER_SPLAT * before / size
+    seconds = ", ".join(f"{stage['name']} {stage['seconds']:.1f} s" for stage in report["stages"])
+    return f"{report['output']}: {size:,} bytes, {ratio:.1f}x smaller; {after:,} of {before:,} splats; {seconds}"
+
+
+def _described(path: Path, description: dict[str, Any]) -> str:
+    size, splats = description["bytes"], description["num_splats"]
+    sections = [(s["name"], s["coder"], s["raw_bytes"], s["coded_bytes"]) for s in description["sections"]]
+    sections.append(("header", "", description["header_bytes"], description["header_bytes"]))
+    room = max(len(s[0]) for s in sections)
+    head = f"version {description['version']}, SH degree {description['sh_degree']}"
+    lines = [
+        f"{path}: {size:,} bytes, {splats:,} splats, {head}",
+        f"{'section':<{room}}  {'coder':<6} {'raw bytes':>12} {'bytes':>12} {'share':>7} {'bits a splat':>12}",
+    ]
+    for name, coder, raw, coded in [*sections, ("all", "", sum(s[2] for s in sections), size)]:
+        bits = f"{8 * coded / splats:.2f}" if splats else ""
+        lines.append(f"{name:<{room}}  {coder:<6} {raw:>12,} {coded:>12,} {coded / size:>7.1%} {bits:>12}")
+    return "\n".join(lines)
+
+
+def _quality(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number in (0, 1], got '{text}'")
+    return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="potr",
+        description="Compress trained 3D Gaussian Splatting models, and look at what that did.",
+        epilog="Exit codes: 0 done, 2 refused (one line on stderr says why), 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"potr {potr.__version__}")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+
+    add = _command(commands, "encode", _encode, "compress a .ply with the views it was trained on")
+    add("model", type=Path, metavar="MODEL.ply", help="the trained model")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.potr", help="the compressed file")
+    add("--scene", type=Path, metavar="DIR", help="folder with the training cameras and photographs; needed for now")
+    add("--quality", type=_quality, default=0.5, metavar="Q", help="0 < Q <= 1, larger is better and bigger (0.5)")
+    add("--codec", default="paper", metavar="NAME", help="how quality becomes parameters (paper)")
+    help_set = "one parameter of the codec, for example prune.cap=1e-8; again for more (conf/ explains them all)"
+    add("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", help=help_set)
+    add("--downscale", type=float, default=1.0, metavar="F", help="shrink the photographs by this factor (1)")
+    add("--clean", action="store_true", help="remove splats with NaN, infinite or absurd values instead of refusing")
+    _common(add, background=True, overwrite=True, backend=True)
+
+    add = _command(commands, "decode", _decode, "a compressed file back to a .ply")
+    add("input", type=Path, metavar="IN.potr")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.ply")
+    _common(add, overwrite=True)
+
+    add = _command(commands, "info", _info, "what is in a compressed file")
+    add("input", type=Path, metavar="IN.potr")
+    _common(add)
+
+    add = _command(commands, "render", _render, "one view of a .ply or .potr as PNG")
+    add("input", type=Path, metavar="MODEL", help="a .ply or .potr")
+    add("--camera", required=True, metavar="N|NAME", help="a view's number (from 0, by sorted name) or its name")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.png")
+    help_scene = "folder with the cameras; without it the cameras.json beside the model, or two folders above"
+    add("--scene", type=Path, metavar="DIR", help=help_scene)
+    _common(add, background=True, overwrite=True, backend=True)
+
+    add = _command(commands, "compare", _compare, "measure two models on a scene's test views")
+    add("first", type=Path, metavar="A", help="a .ply or .potr, usually the one before")
+    add("second", type=Path, metavar="B", help="a .ply or .potr, usually the one after")
+    add("--scene", type=Path, required=True, metavar="DIR", help="folder with the cameras and photographs")
+    add("-o", "--output", type=Path, metavar="OUT.png", help="picture of a typical view, before and after")
+    add("--lpips", choices=("none", "alex", "vgg"), default="none", help="LPIPS too (none)")
+    add("--downscale", type=float, default=1.0, metavar="F", help="shrink the photographs by this factor (1)")
+    _common(add, background=True, overwrite=True, backend=True)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    function: Callable[[argparse.Namespace], str],
+    help_text: str,
+) -> Callable[..., argparse.Action]:
+    parser = commands.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
+    parser.set_defaults(command=function)
+    return parser.add_argument
+
+
+def _common(
+    add: Callable[..., argparse.Action], *, background: bool = False, overwrite: bool = False, backend: bool = False
+) -> None:
+    if background:
+        add("--background", metavar="COLOR", help="black, white or #rrggbb (the scene's own)")
+    if backend:
+        add("--backend", default="auto", metavar="NAME", help="auto, cpu or reference (auto)")
+        add("--threads", type=_positive, metavar="N", help="CPU threads (every core)")
+    if overwrite:
+        add("--overwrite", action="store_true", help="replace an output that exists")
+    add("--json", action="store_true", help="the answer as JSON")
+    add("-v", "--verbose", action="count", default=0, help="log everything; show where an error came from")
+    add("-q", "--quiet", action="count", default=0, help="only warnings and errors, no progress")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

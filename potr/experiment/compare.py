@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two models of one scene, judged side by side on its test views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from potr.cameras import View
+from potr.codec.decoder import decode
+from potr.errors import PotrError, SceneError
+from potr.experiment.measure import judge
+from potr.experiment.pictures import caption, save_comparison, typical_view
+from potr.experiment.result import Measured
+from potr.experiment.schema import EvaluateConfig
+from potr.io.ply import load_ply
+from potr.progress import Progress, silent
+from potr.rasterizer.base import Rasterizer
+from potr.scene import Scene
+from potr.splats import SplatModel
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model file: its size, its splats, and what the test views say."""
+
+    path: str
+    bytes: int
+    splats: int
+    measured: Measured
+
+
+def load_model(path: Path) -> SplatModel:
+    """A model from a .ply or a .potr, told apart by the suffix.
+
+    Raises:
+        ModelError, BitstreamError: the file is not a good one of its kind.
+        PotrError: another suffix, or the file cannot be read.
+    """
+    if path.suffix.lower() == ".ply":
+        return load_ply(path)
+    if path.suffix.lower() != ".potr":
+        raise PotrError(f"{path}: expected a .ply or a .potr file")
+    return decode(read_file(path))
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes; PotrError with the system's reason if that does not work."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PotrError(f"{path}: cannot read: {error.strerror}") from None
+
+
+def compare(
+    paths: tuple[Path, Path],
+    scene: Scene,
+    rasterizer: Rasterizer,
+    settings: EvaluateConfig,
+    *,
+    picture: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> tuple[Judged, Judged]:
+    """Measure two model files on a scene's test views, and show a typical view if a picture is asked for.
+
+    Raises:
+        SceneError: the scene has no test views.
+    """
+    if not scene.test_views:
+        raise SceneError(f"{scene.name}: no test views to compare on")
+    jury = judge(scene.test_views, scene.background, rasterizer, settings)
+    models = (load_model(paths[0]), load_model(paths[1]))
+    qualities = [jury.quality(model, progress) for model in models]
+    first, second = (
+        Judged(str(path), path.stat().st_size, model.num_splats, jury.speed(model, quality))
+        for path, model, quality in zip(paths, models, qualities, strict=True)
+    )
+    if picture is not None:
+        _save_picture(picture, scene.test_views, models, (first, second), rasterizer, overwrite)
+    return first, second
+
+
+def table(first: Judged, second: Judged) -> str:
+    """Both side by side and what changed, as text."""
+    a, b = first.measured, second.measured
+    rows = [
+        ("", Path(first.path).name, Path(second.path).name, "change"),
+        ("bytes", f"{first.bytes:,}", f"{second.bytes:,}", f"{first.bytes / second.bytes:.1f}x smaller"),
+        ("splats", f"{first.splats:,}", f"{second.splats:,}", f"{second.splats - first.splats:+,}"),
+    ]
+    for label, name, digits in (
+        ("PSNR dB", "psnr", 2),
+        ("SSIM", "ssim", 4),
+        ("LPIPS", "lpips", 4),
+        ("LPIPS 3DGS", "lpips_3dgs", 4),
+        ("FPS", "fps", 1),
+    ):
+        before, after = getattr(a, name), getattr(b, name)
+        if before is not None and after is not None:
+            rows.append((label, f"{before:.{digits}f}", f"{after:.{digits}f}", f"{after - before:+.{digits}f}"))
+    width = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [f"{r[0]:<{width[0]}}  {r[1]:>{width[1]}}  {r[2]:>{width[2]}}  {r[3]:>{width[3]}}" for r in rows]
+    return "\n".join([*lines, f"on {len(a.views)} test views"])
+
+
+def _save_picture(
+    path: Path,
+    views: tuple[View, ...],
+    models: tuple[SplatModel, SplatModel],
+    judged: tuple[Judged, Judged],
+    rasterizer: Rasterizer,
+    overwrite: bool,
+) -> None:
+    view = typical_view(views, [figures["psnr"] for figures in judged[1].measured.views])
+    title = f"{Path(judged[0].path).name} and {Path(judged[1].path).name}"
+    captions = (caption(judged[0].splats, judged[0].bytes), caption(judged[1].splats, judged[1].bytes))
+    save_comparison(path, view, *models, rasterizer, title=title, captions=captions, overwrite=overwrite)
