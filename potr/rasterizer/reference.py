@@ -126,34 +126,39 @@ class ReferenceRasterizer:
         k = (degree + 1) ** 2
         hessian = torch.zeros(n, k, k, dtype=torch.float64, device=device)
         gradient = torch.zeros(n, k, 3, dtype=torch.float64, device=device)
-        weight = torch.zeros(n, dtype=torch.float64, device=device)
+        weight, contribution = (torch.zeros(n, dtype=torch.float64, device=device) for _ in range(2))
         seen_views = torch.zeros(n, dtype=torch.int32, device=device)
         sse, samples = 0.0, 0
         for done, view in enumerate(views, 1):
             behind = view.background if background is None else background
             photo = view.read().to(device, self.dtype)
             footprints = _project(model, view.camera, self.dtype)
-            view_weight = torch.zeros(n, dtype=torch.float64, device=device)
+            view_weight, view_contribution = (torch.zeros(n, dtype=torch.float64, device=device) for _ in range(2))
             view_gradient = torch.zeros(n, 3, dtype=torch.float64, device=device)
             for tile in _blend(footprints, view.camera, self.statistics_transmittance_min):
                 error = _tile_colors(tile, footprints, behind) - photo[tile.rows, tile.columns].reshape(-1, 3)
                 sse += float(error.double().square().sum())
                 index = footprints.index[tile.splats]
                 view_weight.index_add_(0, index, tile.weights.double().square().sum(1))
+                view_contribution.index_add_(0, index, tile.weights.double().sum(1))
                 view_gradient.index_add_(0, index, tile.weights.double() @ error.double())
             basis = torch.zeros(n, k, dtype=torch.float64, device=device)
             basis[footprints.index] = sh_basis(footprints.directions, degree).double()
             clamped = torch.zeros(n, 3, dtype=torch.bool, device=device)
             clamped[footprints.index] = footprints.clamped
             view_weight[clamped.all(1)] = 0
+            view_contribution[clamped.all(1)] = 0
             hessian += view_weight[:, None, None] * basis[:, :, None] * basis[:, None, :]
             gradient += basis[:, :, None] * view_gradient.masked_fill(clamped, 0)[:, None, :]
             weight += view_weight
+            contribution += view_contribution
             seen_views += view_weight > 0
             samples += photo.numel()
             progress("color statistics", done, len(views))
         row, column = torch.tril_indices(k, k, device=device)
-        return ColorStatistics(hessian[:, row, column].float(), weight, gradient.float(), seen_views, sse, samples)
+        return ColorStatistics(
+            hessian[:, row, column].float(), weight, contribution, gradient.float(), seen_views, sse, samples
+        )
 
 
 def _project(model: SplatModel, camera: Camera, dtype: torch.dtype) -> _Footprints:

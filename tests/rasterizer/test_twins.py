@@ -75,6 +75,7 @@ def test_color_statistics(instruction_set: str, scene: str) -> None:
     statistics = CpuRasterizer(threads=1, instruction_set=instruction_set).color_statistics(SCENES[scene](1), VIEWS)
     # Coefficients and gradients are sums with cancellation: absolute tolerances are a few 1e-7 of the largest terms.
     torch.testing.assert_close(statistics.weight, expected.weight, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(statistics.contribution, expected.contribution, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(statistics.hessian, expected.hessian, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(statistics.gradient, expected.gradient, rtol=1e-4, atol=1e-4)
     assert torch.equal(statistics.seen_views, expected.seen_views)
