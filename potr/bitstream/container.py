@@ -59,11 +59,19 @@ _SECTION_BY_NUMBER = {int(section): section for section in SectionId}
 
 @dataclass(frozen=True)
 class Section:
-    """One stream before the entropy stage. ``layout`` is the bytes per symbol, or 0 where the section has no choice."""
+    """One stream before the entropy stage.
+
+    Attributes:
+        id: which one.
+        raw: its bytes.
+        layout: bytes per symbol, or 0 where the section has no choice.
+        splits: offsets in ``raw`` where its statistics change; a hint for the entropy stage, not stored.
+    """
 
     id: SectionId
     raw: bytes
     layout: int = 0
+    splits: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +132,7 @@ def pack(sections: Sequence[Section], zstd_level: int, *, smallest_size: int = 0
     if len({s.id for s in ordered}) != len(ordered):
         raise ValueError("expected every section at most once")
     with ThreadPoolExecutor() as pool:  # zstd works without the GIL
-        coded = list(pool.map(lambda s: entropy.encode(s.raw, zstd_level), ordered))
+        coded = list(pool.map(lambda s: entropy.encode(s.raw, zstd_level, s.splits), ordered))
     overhead = HEADER_SIZE + ENTRY_SIZE * len(ordered)
     for i in sorted(range(len(ordered)), key=lambda i: len(coded[i][1]) - len(ordered[i].raw)):
         if overhead + sum(len(payload) for _, payload in coded) >= smallest_size:

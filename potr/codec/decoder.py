@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from potr.bitstream.container import ENTRY_SIZE, HEADER_SIZE, unpack
 from potr.codec.color import opponent_to_rgb
-from potr.codec.quantized import QuantizedModel, rotation_remainder
+from potr.codec.quantized import QuantizedModel, dequantized_rotation, squared_w
 from potr.codec.serialize import read_parameters, unpack_model
 from potr.splats import SplatModel
+
+_BLOCK = 1 << 13  # splats at a time: their intermediate values stay in the cache
 
 
 def decode(data: bytes) -> SplatModel:
@@ -29,26 +32,40 @@ def decode(data: bytes) -> SplatModel:
 
 
 def dequantize(quantized: QuantizedModel) -> SplatModel:
-    """The float32 model that the integers stand for (docs/format.md, "Reconstruction")."""
-    side = np.ldexp(quantized.extent, -quantized.depths.astype(np.int32))  # exact
-    means = quantized.origin + (quantized.cells + 0.5) * side[:, None]
-
+    """The float32 model that the integers stand for (docs/format.md, section 11)."""
+    n, k, _ = quantized.sh.shape
     log_scales = quantized.log_scales.astype(np.float32) * np.float32(quantized.scale_step)
     log_scales += np.float32(quantized.scale_origin)
-
-    quats = np.empty((quantized.num_splats, 4), np.float32)
-    quats[:, 0] = np.sqrt(rotation_remainder(quantized))
-    quats[:, 1:] = quantized.rotation.astype(np.float32) * np.float32(quantized.rotation_step)
-
-    rgb = opponent_to_rgb(quantized.sh.astype(np.float32) * quantized.sh_steps)
+    means, quats = np.empty((n, 3), np.float32), np.empty((n, 4), np.float32)
+    sh_dc, sh_ac = np.empty((n, 3), np.float32), np.empty((n, k - 1, 3), np.float32)
+    for start in range(0, n, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        means[block] = _means(quantized, block)
+        quats[block] = _quats(quantized, block)
+        rgb = opponent_to_rgb(quantized.sh[block].astype(np.float32) * quantized.sh_steps)
+        sh_dc[block], sh_ac[block] = rgb[:, 0], rgb[:, 1:]
     return SplatModel(
-        means=torch.from_numpy(means.astype(np.float32)),
+        means=torch.from_numpy(means),
         log_scales=torch.from_numpy(log_scales),
         quats=torch.from_numpy(quats),
         opacity_logits=torch.from_numpy(quantized.opacity_table[quantized.opacity]),
-        sh_dc=torch.from_numpy(rgb[:, 0].copy()),
-        sh_ac=torch.from_numpy(rgb[:, 1:].copy()),
+        sh_dc=torch.from_numpy(sh_dc),
+        sh_ac=torch.from_numpy(sh_ac),
     )
+
+
+def _means(quantized: QuantizedModel, block: slice) -> NDArray[np.float64]:
+    """[B, 3] centres of the cells."""
+    side = np.ldexp(quantized.extent, -quantized.depths[block].astype(np.int32))  # exact
+    means: NDArray[np.float64] = quantized.origin + (quantized.cells[block] + 0.5) * side[:, None]
+    return means
+
+
+def _quats(quantized: QuantizedModel, block: slice) -> NDArray[np.float64]:
+    """[B, 4] wxyz; w from the unit length."""
+    xyz = dequantized_rotation(quantized.rotation[block], quantized.rotation_step)
+    w = np.sqrt(squared_w(xyz))
+    return np.concatenate([w[:, None], xyz], axis=1)
 
 
 def describe(data: bytes) -> dict[str, Any]:

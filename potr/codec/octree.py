@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from potr.codec.quantized import MAX_DEPTH
 from potr.errors import BitstreamError, ModelError
 
+_BITS_SET = np.array([code.bit_count() for code in range(256)], np.uint8)
+
 
 class OctreeStreams(NamedTuple):
     """The coded octree; layouts in docs/format.md.
@@ -97,6 +99,21 @@ def decode_octree(streams: OctreeStreams, num_splats: int) -> tuple[NDArray[np.u
     except _octree.OctreeStreamError as error:
         raise BitstreamError(*error.args) from None
     return cells, depths
+
+
+def level_ends(streams: OctreeStreams) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where each level but the last ends in ``nodes`` and in ``tail_depths``."""
+    nodes = np.frombuffer(streams.nodes, np.uint8)
+    children = _BITS_SET[nodes]
+    node_ends, tail_ends = [], []
+    start, width, tails = 0, min(1, len(nodes)), 0
+    while start + width < len(nodes):
+        end = start + width
+        tails += int(np.count_nonzero(nodes[start:end] == 0))
+        node_ends.append(end)
+        tail_ends.append(tails)
+        start, width = end, int(children[start:end].sum(dtype=np.int64))
+    return tuple(node_ends), tuple(tail_ends)
 
 
 def _checked(cells: NDArray[np.uint32], depths: NDArray[np.uint8]) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:

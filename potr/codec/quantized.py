@@ -131,16 +131,19 @@ def _validate_symbols(model: QuantizedModel) -> None:
     largest = int(model.opacity.max())
     if largest >= len(model.opacity_table):
         raise QuantizedModelError("opacity", f"expected indices below {len(model.opacity_table)}, got {largest}")
-    outside = np.flatnonzero(rotation_remainder(model) < 0)
+    outside = np.flatnonzero(squared_w(dequantized_rotation(model.rotation, model.rotation_step)) < 0)
     if outside.size:
         raise QuantizedModelError("rotation", f"expected x^2 + y^2 + z^2 <= 1, splat {outside[0]} has more")
     if max(int(model.sh.max()), -int(model.sh.min())) > MAX_SH:
         raise QuantizedModelError("sh", f"expected magnitudes up to {MAX_SH}")
 
 
-def rotation_remainder(model: QuantizedModel) -> NDArray[np.float64]:
-    """[N] 1 - x^2 - y^2 - z^2 of the quantised quaternions, w^2; products of float32 values are exact in float64."""
-    xyz = (model.rotation.astype(np.float32) * np.float32(model.rotation_step)).astype(np.float64)
+def dequantized_rotation(rotation: NDArray[np.int16], step: float) -> NDArray[np.float64]:
+    """[N, 3] (x, y, z) of the quantised quaternions: float32 products, as float64."""
+    return (rotation.astype(np.float32) * np.float32(step)).astype(np.float64)
+
+
+def squared_w(xyz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[N] 1 - x^2 - y^2 - z^2 in this order; the squares of float32 values are exact in float64."""
     x, y, z = xyz[:, 0], xyz[:, 1], xyz[:, 2]
-    remainder: NDArray[np.float64] = ((1.0 - x * x) - y * y) - z * z
-    return remainder
+    return ((1.0 - x * x) - y * y) - z * z

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potr.bitstream.container import Bitstream, CodedSection, Section, SectionId, pack, unpack
-from potr.codec.octree import OctreeStreams, decode_octree, encode_octree
+from potr.codec.octree import OctreeStreams, decode_octree, encode_octree, level_ends
 from potr.codec.parameters import Parameters, parameters_from_bytes, parameters_to_bytes
 from potr.codec.quantized import MAX_DEPTH, MAX_SH, QuantizedModel, QuantizedModelError, validate
 from potr.codec.sparse_sh import GapError, dense_from_values, significance_from_gaps, sparse_from_dense
@@ -54,7 +54,8 @@ def serialize(model: QuantizedModel) -> tuple[Section, ...]:
     validate(model)
     octree = encode_octree(model.cells, model.depths)
     sections = [Section(SectionId.MODEL, parameters_to_bytes(Parameters.of(model)))]
-    sections += [Section(i, stream) for i, stream in zip(_OCTREE, octree, strict=True)]
+    splits = (*level_ends(octree), (), ())
+    sections += [Section(i, stream, 0, ends) for i, stream, ends in zip(_OCTREE, octree, splits, strict=True)]
     sections.append(symbol_section(SectionId.OPACITY, model.opacity))
     slopes = (0.0, math.log(2) / model.scale_step)  # unrelated, or a splat's size and its cell's halve together
     sections += [

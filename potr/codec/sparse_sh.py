@@ -80,11 +80,11 @@ def significance_from_gaps(
 
 
 def dense_from_values(significant: NDArray[np.bool_], values: NDArray[np.int32]) -> NDArray[np.int32]:
-    """[N, K-1, 3] coefficients from their places [P, N] and the values, position by position."""
+    """[N, K-1, 3] coefficients (a view) from their places [P, N] and the values, position by position."""
     planes = np.zeros(significant.shape, np.int32)
     planes[significant] = values
     num_coefficients, n = significant.shape
-    return np.ascontiguousarray(planes.reshape(3, num_coefficients // 3, n).transpose(2, 1, 0))
+    return planes.reshape(3, num_coefficients // 3, n).transpose(2, 1, 0)
 
 
 def _planes(sh_ac: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -21,7 +21,7 @@ def random_quantized(
     wide: bool = False,
     duplicates: float = 0.1,
 ) -> QuantizedModel:
-    """``wide`` draws every symbol from its whole range, so that each needs its most bytes."""
+    """``wide`` draws every symbol from its whole range (300 opacity levels), so that each needs its most bytes."""
     rng = np.random.default_rng(seed)
     k = (sh_degree + 1) ** 2
     points = np.clip(0.5 + 0.12 * rng.normal(size=(n, 3)), 0, 1 - 2**-30)
@@ -42,7 +42,7 @@ def random_quantized(
         rotation_step = float(np.float32(0.05))
         rotation = rng.integers(-11, 12, (n, 3)).astype(np.int16)
     sh[:, 1:][rng.random((n, k - 1, 3)) < zeros] = 0
-    levels = 65536 if wide else 22
+    levels = 300 if wide else 22
     return QuantizedModel(
         origin=rng.normal(size=3),
         extent=float(rng.uniform(1, 30)),
@@ -61,8 +61,8 @@ def random_quantized(
     )
 
 
-def extreme_quantized() -> QuantizedModel:
-    """Every number at an end of its range."""
+def extreme_quantized(levels: int = 65536) -> QuantizedModel:
+    """Every number at an end of its range, with an opacity table of that many levels."""
     top = 2**MAX_DEPTH - 1
     cells = np.array([[0, 0, 0], [top - 1, top, top], [top, top, top]], np.uint32)
     big = np.float32(2.0**64)
@@ -71,8 +71,8 @@ def extreme_quantized() -> QuantizedModel:
         extent=2.0**64,
         cells=cells,
         depths=np.full(3, MAX_DEPTH, np.uint8),
-        opacity=np.array([0, 65535, 1], np.uint16),
-        opacity_table=np.linspace(-big, big, 65536).astype(np.float32),
+        opacity=np.array([0, levels - 1, 1], np.uint16),
+        opacity_table=np.linspace(-big, big, levels).astype(np.float32),
         log_scales=np.array([[0, 65535, 0], [65535, 0, 1], [65534, 32768, 32767]], np.uint16),
         scale_origin=-(2.0**64),
         scale_step=2.0**-64,

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes every golden file anew (make golden). A diff is a change of the format or of its sizes: review it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from potr.codec.decoder import decode
+from potr.codec.serialize import pack_model
+from tests.golden import cases
+from tests.golden.defects import DEFECTS
+
+
+def main() -> None:
+    cases.ERRORS.mkdir(exist_ok=True)
+    for old in (*cases.HERE.glob("*.potr"), *cases.ERRORS.glob("*.potr")):
+        old.unlink()
+    hashes, sizes = [cases.HASH_HEADER], [cases.SIZE_HEADER]
+    for name, make in cases.VALID.items():
+        data = pack_model(make(), cases.ZSTD_LEVEL)
+        (cases.HERE / f"{name}.potr").write_bytes(data)
+        hashes.append(cases.hash_row(name, decode(data)))
+        sizes += cases.size_rows(name, data)
+    cases.HASHES.write_text("\n".join(hashes) + "\n")
+    cases.SIZES.write_text("\n".join(sizes) + "\n")
+    for defect in DEFECTS:
+        (cases.ERRORS / f"{defect.name}.potr").write_bytes(defect.make())
+
+
+if __name__ == "__main__":
+    main()
