@@ -107,6 +107,7 @@ def _passes(state: PruneState | None) -> dict[str, Any] | None:
     return {
         "passes": [p.to_dict() for p in state.passes],
         "share_limit": state.share_limit,
+        "cap": state.cap,
         "finished": state.finished,
     }
 
@@ -115,4 +116,4 @@ def _state(stored: dict[str, Any] | None, kept: Any) -> PruneState | None:
     if stored is None:
         return None
     reports = tuple(PassReport(**report) for report in stored["passes"])
-    return PruneState(torch.from_numpy(kept), reports, stored["share_limit"], stored["finished"])
+    return PruneState(torch.from_numpy(kept), reports, stored["share_limit"], stored["cap"], stored["finished"])

@@ -31,14 +31,14 @@ class CompactReport:
 
 
 def compact(
-    model: SplatModel, statistics: ColorStatistics, samples: int, step: float, config: CompactConfig
+    model: SplatModel, statistics: ColorStatistics, cap: float, step: float, config: CompactConfig
 ) -> tuple[SplatModel, CompactReport]:
     """Recompute every splat's SH coefficients (method.md section 3).
 
     Args:
         model: its geometry is kept.
         statistics: of this model, over the training views.
-        samples: 3 x the number of training pixels, which the caps on the MSE refer to.
+        cap: rise of the MSE that a splat is worth (the pruning cap), which the costs refer to.
         step: quantisation step of the AC coefficients, the unit of the energy penalty.
         config: strengths.
 
@@ -46,7 +46,7 @@ def compact(
         The model with new coefficients, and what changed.
     """
     old = rgb_to_opponent(model.sh)
-    drop = config.drop_cap * samples
+    drop = config.drop_cost * cap * statistics.samples
     chroma = config.chroma_multiplier
     ridge = config.strength * drop / step**2
     parameters = CompactParameters(

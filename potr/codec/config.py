@@ -10,8 +10,6 @@ from typing import Any
 
 from potr.errors import ConfigError
 
-BITS_PER_SPLAT = 80  # what a kept splat costs in the file, about; ties the price of a coefficient to that of a splat
-
 
 class Criterion(Enum):
     """What a splat's removal is charged with."""
@@ -44,14 +42,17 @@ class _Checked:
 
 @dataclass(frozen=True)
 class PruneConfig(_Checked):
-    """Which splats go (method.md section 2). A splat goes when its removal raises the MSE by at most ``cap``."""
+    """Which splats go (method.md section 2): those whose removal raises the MSE by at most the cap."""
 
     # Passes before and after compaction.
     early_passes: int = _limits(0, 200, 8)
     late_passes: int = _limits(0, 200, 4)
-    # Rise of the MSE over all training pixels that one splat's removal may cost; reached in the last early pass.
-    cap: float = _limits(0.0, 1.0, 1e-9)
-    # The first pass's cap as a share of ``cap``; it rises geometrically from there.
+    # Cap: rise of the MSE over all training pixels that one splat's removal may cost; reached in the last early pass.
+    # None: ``relative_cap`` decides.
+    cap: float | None = _limits(0.0, 1.0, None)
+    # The cap in units of the input model's MSE per splat, which makes it mean the same for every scene.
+    relative_cap: float = _limits(0.0, 1e6, 1.0)
+    # The first pass's cap as a share of the last one's; it rises geometrically from there.
     first_cap: float = _limits(1e-6, 1.0, 0.1)
     # Share of the splats that one pass may remove at most.
     max_share: float = _limits(1e-4, 1.0, 0.25)
@@ -79,10 +80,10 @@ class CompactConfig(_Checked):
     enabled: bool = True
     # Share of the closed-form step towards the photographs taken before compaction and again before rounding; 0: none.
     refit: float = _limits(0.0, 1.0, 0.0)
-    # lambda of the energy penalty: price of one squared quantisation step of AC, in dropped coefficients.
+    # Rise of the MSE for which an AC coefficient is dropped, in units of the pruning cap.
+    drop_cost: float = _limits(0.0, 1e6, 0.06)
+    # lambda of the energy penalty: price of one squared quantisation step of AC, in units of drop_cost.
     strength: float = _limits(0.0, 1e6, 0.1)
-    # Rise of the MSE for which an AC coefficient is dropped.
-    drop_cap: float = _limits(0.0, 1.0, 6e-11)
     # Chroma is penalised so many times as much as luma.
     chroma_multiplier: float = _limits(0.0, 1e3, 3.0)
     # Bases more parallel than this over the seen directions are redundant; 1 keeps all.
@@ -100,8 +101,10 @@ class QuantizeConfig(_Checked):
     ac_multiplier: float = _limits(1e-3, 1e5, 11.0)
     # Step of the chroma channels as a multiple of luma's.
     chroma_step_ratio: float = _limits(0.1, 100.0, 1.0)
-    # Rise of the MSE that one bit of an SH coefficient is worth when its level is chosen; 0 takes the closest level.
-    bit_cap: float = _limits(0.0, 1.0, 0.0)
+    # Choose a splat's SH levels jointly, each taking up the others' rounding errors, in the metric of the views.
+    joint_rounding: bool = True
+    # Rise of the MSE that one bit of an SH coefficient is worth when levels are chosen, in units of the pruning cap.
+    bit_cost: float = _limits(0.0, 1e6, 0.0)
     # Levels of opacity over 0..1.
     opacity_levels: int = _limits(2, 4096, 22)
     # Levels of a quaternion component over -1..1.

@@ -18,7 +18,7 @@ from potr.codec.checkpoint import Progressed
 from potr.codec.compact import compact
 from potr.codec.config import CodecConfig
 from potr.codec.footprint import pixel_sizes
-from potr.codec.prune import PruneState, prune
+from potr.codec.prune import PruneState, final_cap, prune, start
 from potr.codec.quality import config_for
 from potr.codec.quantize import quantize
 from potr.codec.quantized import QuantizedModel
@@ -109,60 +109,62 @@ class _Session:
         checkpoint: Path | None, progress: Progress,
     ) -> None:  # fmt: skip
         self.views, self.config, self.rasterizer, self.progress = views, config, rasterizer, progress
-        self.samples = 3 * sum(view.camera.width * view.camera.height for view in views)
         self.checkpoint = checkpoint
         self.key = checkpoints.fingerprint(model, views, config, rasterizer.name) if checkpoint else ""
         self.done = checkpoints.load(checkpoint, self.key) if checkpoint else Progressed()
         self.reports: list[StageReport] = []
+        self.cap: float | None = None  # rise of the MSE that a splat is worth; known after the first pass
 
     def prune(self, phase: str, model: SplatModel) -> PruneState:
-        start = time.perf_counter() - self.done.seconds.get(phase, 0.0)
+        begin = time.perf_counter() - self.done.seconds.get(phase, 0.0)
 
         def on_pass(state: PruneState) -> None:
-            seconds = {**self.done.seconds, phase: time.perf_counter() - start}
+            seconds = {**self.done.seconds, phase: time.perf_counter() - begin}
             self._advance(self.done.replace(**{phase: state}, seconds=seconds))
 
+        first = getattr(self.done, phase) or start(model, self.config.prune, self.cap)
         state = prune(
             model, self.views, self.rasterizer, self.config.prune, phase,
-            state=getattr(self.done, phase), on_pass=on_pass, progress=self.progress,
+            state=first, on_pass=on_pass, progress=self.progress,
         )  # fmt: skip
-        details = {"passes": [p.to_dict() for p in state.passes]}
-        self._report(f"prune_{phase}", start, model.num_splats, len(state.kept), details)
+        self.cap = state.cap
+        details = {"passes": [p.to_dict() for p in state.passes], "cap": state.cap}
+        self._report(f"prune_{phase}", begin, model.num_splats, len(state.kept), details)
         return state
 
     def compact(self, model: SplatModel) -> SplatModel:
-        start = time.perf_counter() - self.done.seconds.get("compact", 0.0)
+        begin = time.perf_counter() - self.done.seconds.get("compact", 0.0)
         if self.done.sh is None:
             statistics = self._statistics(model, "compaction statistics")
             step = 1.0 / self.config.quantize.ac_multiplier
             model = refit(model, statistics, self.config.compact.refit)
-            model, report = compact(model, statistics, self.samples, step, self.config.compact)
-            seconds = {**self.done.seconds, "compact": time.perf_counter() - start}
-            details = {**report.to_dict(), "mse_before": statistics.sse / self.samples}
+            cap = self._final_cap(statistics, model.num_splats)
+            model, report = compact(model, statistics, cap, step, self.config.compact)
+            seconds = {**self.done.seconds, "compact": time.perf_counter() - begin}
+            details = {**report.to_dict(), "mse_before": statistics.sse / statistics.samples}
             self._advance(self.done.replace(sh=model.sh, compact_details=details, seconds=seconds))
         else:
             model = model.with_sh(self.done.sh.to(model.device))
         self._close_phase("prune_early", self.done.compact_details["mse_before"])
-        self._report("compact", start, model.num_splats, model.num_splats, self.done.compact_details)
+        self._report("compact", begin, model.num_splats, model.num_splats, self.done.compact_details)
         return model
 
     def quantize(self, model: SplatModel, pixel_size: Tensor) -> QuantizedModel:
-        start = time.perf_counter()
+        begin = time.perf_counter()
         statistics = self._statistics(model, "quantisation statistics")
-        self._close_phase("prune_late", statistics.sse / self.samples)
+        self._close_phase("prune_late", statistics.sse / statistics.samples)
         model = refit(model, statistics, self.config.compact.refit)
-        quantized = quantize(
-            model, self.config.quantize, statistics=statistics, samples=self.samples, pixel_size=pixel_size
-        )
-        details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": statistics.sse / self.samples}
-        self._report("quantize", start, model.num_splats, quantized.num_splats, details)
+        cap = self._final_cap(statistics, model.num_splats)
+        quantized = quantize(model, self.config.quantize, statistics=statistics, cap=cap, pixel_size=pixel_size)
+        details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": statistics.sse / statistics.samples}
+        self._report("quantize", begin, model.num_splats, quantized.num_splats, details)
         return quantized
 
     def pack(self, quantized: QuantizedModel) -> bytes:
-        start = time.perf_counter()
+        begin = time.perf_counter()
         data = pack_model(quantized, self.config.quantize.zstd_level)
         n = quantized.num_splats
-        self._report("pack", start, n, n, {"bytes": len(data), "bits_per_splat": 8 * len(data) / max(n, 1)})
+        self._report("pack", begin, n, n, {"bytes": len(data), "bits_per_splat": 8 * len(data) / max(n, 1)})
         return data
 
     def _statistics(self, model: SplatModel, stage: str) -> ColorStatistics:
@@ -171,13 +173,19 @@ class _Session:
 
         return self.rasterizer.color_statistics(model, self.views, progress=progress)
 
+    def _final_cap(self, statistics: ColorStatistics, num_splats: int) -> float:
+        """The pruning cap, also where no pass has run to set it."""
+        if self.cap is None:
+            self.cap = final_cap(self.config.prune, statistics.sse / statistics.samples, num_splats)
+        return self.cap
+
     def _advance(self, done: Progressed) -> None:
         self.done = done
         if self.checkpoint is not None:
             checkpoints.save(self.checkpoint, self.key, done)
 
-    def _report(self, name: str, start: float, before: int, after: int, details: dict[str, Any]) -> None:
-        self.reports.append(StageReport(name, time.perf_counter() - start, before, after, details))
+    def _report(self, name: str, begin: float, before: int, after: int, details: dict[str, Any]) -> None:
+        self.reports.append(StageReport(name, time.perf_counter() - begin, before, after, details))
 
     def _close_phase(self, name: str, mse: float) -> None:
         """Enter the real change of a phase's last pass, now that the next stage has measured it."""

@@ -20,6 +20,7 @@ from potr.splats import SplatModel
 log = logging.getLogger(__name__)
 
 GROWTH = 1.5  # of a pass's share limit after a pass that kept to its budget
+NOISE_MSE = (1 / 255) ** 2 / 12  # of 8-bit photographs: no model can be meant to be closer to them
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,28 @@ class PruneState:
         kept: [M] int64 indices, ascending, of the phase's input model's splats still there.
         passes: reports of the passes done.
         share_limit: for the next pass.
+        cap: rise of the MSE that a removal may cost in the end; None before the first pass. With a target, the most
+            that a removed splat was charged with so far.
         finished: nothing is left to do.
     """
 
     kept: Tensor
     passes: tuple[PassReport, ...]
     share_limit: float
+    cap: float | None = None
     finished: bool = False
 
 
-def start(model: SplatModel, config: PruneConfig) -> PruneState:
-    """The state before the first pass."""
-    return PruneState(torch.arange(model.num_splats), (), config.max_share)
+def start(model: SplatModel, config: PruneConfig, cap: float | None = None) -> PruneState:
+    """The state before the first pass; ``cap`` where it is already known."""
+    return PruneState(torch.arange(model.num_splats), (), config.max_share, cap)
+
+
+def final_cap(config: PruneConfig, mse: float, num_splats: int) -> float:
+    """The cap on the rise of the MSE per removal: as given, or relative to the input model's MSE and splats."""
+    if config.cap is not None:
+        return config.cap
+    return config.relative_cap * max(mse, NOISE_MSE) / max(num_splats, 1)
 
 
 def prune(
@@ -92,7 +103,7 @@ def prune(
         views: the training views.
         rasterizer: answers what removals cost.
         config: caps, shares, targets.
-        phase: "early" (the cap rises to config.cap) or "late" (the cap is config.cap throughout).
+        phase: "early" (the cap rises) or "late" (it is the final one throughout).
         state: where to go on from; the phase's start by default.
         on_pass: told the state after every pass (to store it).
         progress: told of every view of every pass.
@@ -113,11 +124,14 @@ def prune(
         costs = rasterizer.removal_cost(current, views, progress=report)
         mse = costs.sse / costs.samples
         state = _check_last_pass(state, mse, config)
+        cap = final_cap(config, mse, current.num_splats) if state.cap is None else state.cap
         removed, charged = select_removals(
-            costs, config, cap=_cap(config, phase, number, passes), share=state.share_limit,
+            costs, config, cap=cap * _rise(config, phase, number, passes), share=state.share_limit,
             target=_pass_target(current.num_splats, target, passes - number),
         )  # fmt: skip
-        state = _after_removal(state, phase, costs, removed, charged, mse)
+        state = _after_removal(replace(state, cap=cap), phase, costs, removed, charged, mse)
+        if target is not None:
+            state = replace(state, cap=max(p.cap for p in state.passes))
         if not removed.any() and (target is not None or number + 1 == passes or phase == "late"):
             state = replace(state, finished=True)
         log.info("%s", describe(state.passes[-1]))
@@ -144,11 +158,11 @@ def _pass_target(num_splats: int, target: int | None, passes_left: int) -> int |
     return max(target, round(num_splats * share))
 
 
-def _cap(config: PruneConfig, phase: str, number: int, passes: int) -> float:
-    """The pass's cap: rising geometrically from first_cap * cap to cap over the early passes."""
+def _rise(config: PruneConfig, phase: str, number: int, passes: int) -> float:
+    """The pass's cap as a share of the final one: rises geometrically over the early passes."""
     if phase == "late" or passes < 2:
-        return config.cap
-    return float(config.cap * config.first_cap ** (1 - number / (passes - 1)))
+        return 1.0
+    return float(config.first_cap ** (1 - number / (passes - 1)))
 
 
 def charge(costs: RemovalCost, criterion: Criterion) -> Tensor:

@@ -9,40 +9,68 @@ from dataclasses import fields, replace
 from enum import Enum
 from typing import Any
 
-from potr.codec.config import BITS_PER_SPLAT, CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
+from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
 from potr.errors import ConfigError
 
 STAGES = ("prune", "compact", "quantize")
+BIT = 1 / 80  # price of a bit in pruning caps: a kept splat costs about 80 bits and is worth the cap
 
 
 def _paper(quality: float) -> CodecConfig:
-    """The paper's parameters where they are known (method.md section 5), ours in between."""
-    cap = 1e-9 * 10 ** (-1.6 * (quality - 0.1))
-    bit = cap / BITS_PER_SPLAT
+    """The paper's parameters where they are known (method.md sections 2 to 5), ours in between."""
     finer = 10 ** (0.6 * (quality - 0.1))
     return CodecConfig(
         name="paper",
-        prune=PruneConfig(cap=cap),
+        prune=PruneConfig(early_passes=16, late_passes=8, cap=1e-9 * 10 ** (-1.6 * (quality - 0.1))),
         compact=CompactConfig(
-            strength=10**-quality, drop_cap=5 * bit, redundancy_cosine=1 / (1 + math.exp(-3 * quality))
+            refit=0.0,
+            drop_cost=5 * BIT,
+            strength=10**-quality,
+            chroma_multiplier=3.0,
+            redundancy_cosine=_sigmoid(3 * quality),
         ),
         quantize=QuantizeConfig(
             dc_multiplier=11 * finer,
             ac_multiplier=11 * finer,
+            joint_rounding=False,
             opacity_levels=round(21 * finer) + 1,
             rotation_levels=2 * round(20 * finer) + 1,
-            scale_step=0.07 / finer,
+            scale_step=0.035 / finer,
             position_gamma=0.25 / finer,
         ),
     )
 
 
-_PRESETS: dict[str, Callable[[float], CodecConfig]] = {"paper": _paper}
+def _default(quality: float) -> CodecConfig:
+    """The best we have; constants chosen on chair, bonsai and fern (docs/benchmarks.md)."""
+    finer = 10 ** (0.6 * (quality - 0.1))
+    return CodecConfig(
+        name="default",
+        prune=PruneConfig(early_passes=6, late_passes=2, relative_cap=2.0 * 10 ** (-2.0 * (quality - 0.1))),
+        compact=CompactConfig(refit=1.0, drop_cost=5 * BIT, strength=0.1, chroma_multiplier=1.0, redundancy_cosine=1.0),
+        quantize=QuantizeConfig(
+            dc_multiplier=11 * finer,
+            ac_multiplier=11 * finer,
+            joint_rounding=True,
+            bit_cost=BIT,
+            opacity_levels=round(21 * finer) + 1,
+            rotation_levels=2 * round(20 * finer) + 1,
+            scale_step=0.1 / finer,
+            position_gamma=0.35 / finer,
+        ),
+    )
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+_PRESETS: dict[str, Callable[[float], CodecConfig]] = {"default": _default, "paper": _paper}
 PRESETS = tuple(_PRESETS)
 
 
 def config_for(
-    quality: float, preset: str = "paper", overrides: Mapping[str, Mapping[str, Any]] | None = None
+    quality: float, preset: str = "default", overrides: Mapping[str, Mapping[str, Any]] | None = None
 ) -> CodecConfig:
     """The codec's parameters at a quality, with single ones replaced.
 
@@ -82,4 +110,6 @@ def _replaced(config: Any, stage: str, values: Mapping[str, Any]) -> Any:
                 raise ConfigError(f"{stage}.{name}: expected one of {', '.join(members)}, got {value!r}")
             value = type(current[name])(value)
         changes[name] = value
+    if "relative_cap" in changes:
+        changes.setdefault("cap", None)  # asking for the relative cap takes the preset's absolute one away
     return replace(config, **changes)

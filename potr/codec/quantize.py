@@ -25,7 +25,7 @@ def quantize(
     config: QuantizeConfig,
     *,
     statistics: ColorStatistics | None = None,
-    samples: int = 1,
+    cap: float = 0.0,
     pixel_size: Tensor | None = None,
 ) -> QuantizedModel:
     """Quantise a model.
@@ -35,7 +35,7 @@ def quantize(
         config: the steps.
         statistics: how the training views see each splat's colour: SH levels are then chosen jointly in that metric,
             each taking up the others' rounding errors; else every coefficient is rounded by itself.
-        samples: 3 x the number of training pixels.
+        cap: rise of the MSE that a splat is worth (the pruning cap), which config.bit_cost refers to.
         pixel_size: [N] world size of a pixel at the splat in the nearest training view that sees it (inf: none);
             precision far below it is not spent.
 
@@ -56,8 +56,11 @@ def quantize(
     scales = torch.round((log_scales - scale_origin) / config.scale_step).clamp(0, 65535)
     rotation_step = 2.0 / (config.rotation_levels - 1)
     table = opacity_table(config.opacity_levels)
-    hessian = None if statistics is None else statistics.hessian[torch.from_numpy(order)]
-    levels, steps = quantize_sh(ordered.sh, config, hessian, samples)
+    if statistics is None or not config.joint_rounding:
+        levels, steps = quantize_sh(ordered.sh, config)
+    else:
+        hessian = statistics.hessian[torch.from_numpy(order)]
+        levels, steps = quantize_sh(ordered.sh, config, hessian, config.bit_cost * cap * statistics.samples)
     return QuantizedModel(
         origin=origin,
         extent=extent,
@@ -111,13 +114,17 @@ def nearest_opacity(opacities: Tensor, table: NDArray[np.float32]) -> NDArray[np
     return np.searchsorted(midpoints, opacities.double().cpu().numpy()).astype(np.uint16)
 
 
-def quantize_sh(sh: Tensor, config: QuantizeConfig, hessian: Tensor | None, samples: int) -> tuple[Tensor, Tensor]:
-    """SH levels [N, K, 3] int32 in the opponent space, and their steps [K, 3] float32."""
+def quantize_sh(
+    sh: Tensor, config: QuantizeConfig, hessian: Tensor | None = None, bit_cost: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """SH levels [N, K, 3] int32 in the opponent space, and their steps [K, 3] float32.
+
+    Jointly in the metric of the packed ``hessian`` [N, K(K+1)/2] with a price per bit, or each by itself without.
+    """
     steps = torch.full((sh.shape[1], 3), 1.0 / config.ac_multiplier)
     steps[0] = 1.0 / config.dc_multiplier
     steps[:, 1:] *= config.chroma_step_ratio
     opponent = rgb_to_opponent(sh).cpu()
     if hessian is None or len(opponent) == 0:
         return torch.round(opponent / steps).to(torch.int32), steps
-    bit = config.bit_cap * samples
-    return round_coefficients(hessian, opponent, steps, RateModel(bit_cost=(bit, bit, bit))), steps
+    return round_coefficients(hessian, opponent, steps, RateModel(bit_cost=(bit_cost,) * 3)), steps

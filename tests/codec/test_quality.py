@@ -17,8 +17,9 @@ def test_every_parameter_is_monotone_in_quality(preset: str) -> None:
     for coarser in ("scale_step", "position_gamma"):
         values = [getattr(c.quantize, coarser) for c in configs]
         assert values == sorted(values, reverse=True)
-    assert [c.prune.cap for c in configs] == sorted((c.prune.cap for c in configs), reverse=True)
-    assert [c.compact.drop_cap for c in configs] == sorted((c.compact.drop_cap for c in configs), reverse=True)
+    caps = [c.prune.relative_cap if c.prune.cap is None else c.prune.cap for c in configs]
+    assert caps == sorted(caps, reverse=True)
+    assert caps[0] > caps[-1]
 
 
 def test_the_known_parameters_of_the_paper_at_its_quality() -> None:
@@ -41,6 +42,7 @@ def test_a_quality_out_of_range_is_refused(quality: object) -> None:
 def test_overrides_replace_single_parameters() -> None:
     base = config_for(0.4)
     changed = config_for(0.4, overrides={"prune": {"cap": 1e-8, "criterion": "photo", "first_cap": None}})
+    assert config_for(0.4, "paper", {"prune": {"relative_cap": 2.0}}).prune.cap is None
     assert changed.prune.cap == 1e-8
     assert changed.prune.criterion is Criterion.PHOTO
     assert changed.prune.first_cap == base.prune.first_cap

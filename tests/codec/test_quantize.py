@@ -82,9 +82,11 @@ def test_quantising_again_changes_nothing() -> None:
 
 
 def rows(quantized: QuantizedModel) -> NDArray[np.int64]:
-    """Every splat's integers but its cell, sorted: the cube, and with it the order, may shift by half a cell."""
+    """Every splat's opacity and SH levels, sorted: the cube, and with it the order, may shift by half a cell, and a
+    rotation at the border between two ways to label the axes may cross it.
+    """
     n = quantized.num_splats
-    table = np.column_stack([quantized.opacity, quantized.rotation, quantized.sh.reshape(n, -1)]).astype(np.int64)
+    table = np.column_stack([quantized.opacity, quantized.sh.reshape(n, -1)]).astype(np.int64)
     return table[np.lexsort(table.T)]
 
 
