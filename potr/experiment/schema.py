@@ -74,7 +74,7 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class CodecChoice:
-    name: str = "paper"
+    name: str = "default"
 
     def __post_init__(self) -> None:
         _one_of("codec.name", self.name, PRESETS)
