@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the octree fuzz target under ASan and UBSan and runs it (make fuzz): libFuzzer where there is clang, else g++
+with the target's own mutation loop.
+
+usage: run_fuzz.py [SECONDS] [SEED]        default 60 seconds (or POTR_FUZZ_SECONDS), seed 1
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+NATIVE = HERE.parents[1] / "potr" / "native"
+
+
+def fuzz(seconds: float, seed: int, *, clang: str | None = None) -> str:
+    """Run for about ``seconds``; the target's report. Raises CalledProcessError where a sanitizer or check fails."""
+    sources = [str(HERE / "fuzz_octree.cpp"), str(NATIVE / "octree.cpp")]
+    options = ["-std=c++20", "-O1", "-g", "-fno-sanitize-recover=all", f"-I{NATIVE}"]
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "fuzz_octree"
+        if clang:
+            build = [clang, "-fsanitize=fuzzer,address,undefined", *options]
+            run = [str(target), f"-max_total_time={max(1, round(seconds))}", f"-seed={seed}", "-rss_limit_mb=2048"]
+        else:
+            build = ["g++", "-fsanitize=address,undefined", "-DPOTR_FUZZ_DRIVER", *options]
+            run = [str(target), str(seconds), str(seed)]
+        subprocess.run([*build, *sources, "-o", str(target)], check=True)
+        return subprocess.run(run, check=True, capture_output=True, text=True, cwd=folder).stdout
+
+
+def main() -> None:
+    seconds = float(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("POTR_FUZZ_SECONDS", "60"))
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    try:
+        sys.stdout.write(fuzz(seconds, seed, clang=shutil.which("clang++")))
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{error.stderr or ''}\n{error}")
+
+
+if __name__ == "__main__":
+    main()
