@@ -115,10 +115,11 @@ def _render(args: argparse.Namespace) -> str:
     from potr.files import refuse_existing
 
     refuse_existing(args.output, args.overwrite)
+    model = load_model(args.input)
     view = find_view(args.input, args.scene, args.camera)
     background = view.background if args.background is None else parse_color(args.background)
     rasterizer = potr.select_rasterizer(args.backend, threads=args.threads)
-    image = rasterizer.render(load_model(args.input), view.camera, background)
+    image = rasterizer.render(model, view.camera, background)
     save_image(args.output, image, overwrite=args.overwrite)
     camera = view.camera
     if args.json:
