@@ -224,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--output", type=Path, required=True, metavar="OUT.potr", help="the compressed file")
     add("--scene", type=Path, metavar="DIR", help="folder with the training cameras and photographs; needed for now")
     add("--quality", type=_quality, default=0.5, metavar="Q", help="0 < Q <= 1, larger is better and bigger (0.5)")
-    add("--codec", default="paper", metavar="NAME", help="how quality becomes parameters (paper)")
+    add("--codec", default="default", metavar="NAME", help="default (the best we have) or paper")
     help_set = "one parameter of the codec, for example prune.cap=1e-8; again for more (conf/ explains them all)"
     add("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", help=help_set)
     add("--downscale", type=float, default=1.0, metavar="F", help="shrink the photographs by this factor (1)")

@@ -43,7 +43,7 @@ def test_the_defaults_are_the_library_s_defaults() -> None:
 def test_every_option_composes(path: Path) -> None:
     group, option = path.parent.name, path.stem
     config = composed(f"{group}={option}", *needed(group, option))
-    assert config.codec_config().name == (option if group == "codec" else "default")
+    assert config.codec_config() == config_for(0.5, config.codec.name, config.overrides())
 
 
 def test_every_group_and_option_changes_something_or_is_the_default() -> None:

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run from the scene to result.json: measure, encode, write, decode what was written, measure again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from potr.cameras import View
+from potr.codec.decoder import decode, describe
+from potr.codec.encoder import Encoded, encode
+from potr.errors import ConfigError, PotrError
+from potr.evaluate.machine import describe_machine, peak_memory_bytes, reset_peak_memory
+from potr.evaluate.quality import evenly_spaced
+from potr.evaluate.rate import rate
+from potr.experiment import identity
+from potr.experiment.cameras import CAMERAS_FILE
+from potr.experiment.console import log_file
+from potr.experiment.measure import Judge, judge
+from potr.experiment.pictures import caption, megabytes, save_comparison, typical_view
+from potr.experiment.result import RESULT_FILE, Measured, RunResult, read_result, write_result
+from potr.experiment.schema import RunConfig, parse_color, to_yaml
+from potr.experiment.tracking import tracker
+from potr.files import write_atomic
+from potr.io.cameras_json import write_cameras_json
+from potr.io.datasets import TEST, TRAIN, Shot
+from potr.io.demo import demo_folder  # type: ignore[import-untyped, unused-ignore]
+from potr.io.folder import load_scene
+from potr.progress import Progress, silent
+from potr.rasterizer.base import Rasterizer
+from potr.rasterizer.select import select
+from potr.scene import Scene
+from potr.splats import UNCOMPRESSED_BYTES_PER_SPLAT, SplatModel
+
+log = logging.getLogger(__name__)
+
+SCENE_FILE, PICTURE_FILE = "scene.potr", "before_after.png"
+CONFIG_FILE, LOG_FILE, CHECKPOINT = "config.yaml", "run.log", "prune.checkpoint"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides whether a stored result answers a run."""
+
+    config_sha256: str
+    inputs_sha256: str
+
+
+def run(config: RunConfig, *, progress: Progress = silent) -> RunResult:
+    """Compress a scene and find out what that did; everything lands in ``<outputs>/<dataset>/q<quality>...``.
+
+    A finished run is read instead of done again, unless ``config.force``; an interrupted one goes on from the last
+    pass of its pruning.
+
+    Raises:
+        PotrError: whatever the scene, the settings or the machine do not allow, or the folder holds the result of
+            another configuration.
+    """
+    config.codec_config()  # refuse what is out of range before minutes of work
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    scene = open_scene(config, progress)
+    folder = Path(config.outputs) / scene.name / identity.run_name(config)
+    run_identity = Identity(identity.config_sha256(config), identity.inputs_sha256(scene))
+    finished = find_finished(folder, run_identity, config.force)
+    if finished is not None:
+        log.info("%s: finished earlier; force=true does it again", folder)
+        return finished
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULT_FILE).unlink(missing_ok=True)
+    with log_file(folder / LOG_FILE), tracker(config, f"{scene.name}/{folder.name}", folder) as track:
+        log.info("%s: %d splats, %d training views", folder, scene.model.num_splats, len(scene.train_views))
+        write_atomic(folder / CONFIG_FILE, to_yaml(config).encode(), overwrite=True)
+        try:
+            result = _compress_and_measure(config, scene, folder, run_identity, progress)
+        except KeyboardInterrupt:
+            rest = "goes on from the last pruning pass" if (folder / CHECKPOINT).exists() else "starts over"
+            log.warning("%s: interrupted, nothing is half-written; the same command %s", folder, rest)
+            raise
+        write_result(result, folder)
+        track.record(result, {path.stem: path for path in [folder / PICTURE_FILE] if path.exists()})
+    return result
+
+
+def _compress_and_measure(
+    config: RunConfig, scene: Scene, folder: Path, run_identity: Identity, progress: Progress
+) -> RunResult:
+    rasterizer = select(config.backend.name, threads=config.threads)
+    jury = judge(scene.test_views, scene.background, rasterizer, config.evaluate)
+    before = jury.quality(scene.model, _named("measure before", progress), cache=folder.parent / ".before")
+    checkpoint = folder / CHECKPOINT
+    resumed = checkpoint.exists()
+    reset_peak_memory()
+    encoded = encode(
+        scene.model,
+        scene.train_views,
+        config=config.codec_config(),
+        rasterizer=rasterizer,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    peak_memory = peak_memory_bytes()
+    write_atomic(folder / SCENE_FILE, encoded.data, overwrite=True)
+    data = (folder / SCENE_FILE).read_bytes()
+    start = time.perf_counter()
+    decoded = decode(data)
+    decode_seconds = time.perf_counter() - start
+    after = jury.quality(decoded, _named("measure after", progress))
+    before, after = jury.speed(scene.model, before), jury.speed(decoded, after)  # one after the other, under one load
+    _save_picture(folder / PICTURE_FILE, scene, decoded, after, len(data), rasterizer)
+    _save_cameras(folder / CAMERAS_FILE, scene)
+    sections = {section["name"]: section["coded_bytes"] for section in describe(data)["sections"]}
+    rates = rate(len(data), scene.model.num_splats, decoded.num_splats, sections)
+    commit = identity.git_commit()
+    return RunResult(
+        dataset=scene.name,
+        quality=config.quality,
+        codec=config.codec.name,
+        backend=rasterizer.name,
+        seed=config.seed,
+        git_commit=commit,
+        bytes=rates.bytes,
+        bytes_per_section={section.name: section.bytes for section in rates.sections},
+        uncompressed_bytes=rates.uncompressed_bytes,
+        ratio=rates.ratio,
+        splats_before=rates.splats_before,
+        splats_after=rates.splats_after,
+        train_views=len(scene.train_views),
+        before=before,
+        after=after,
+        encode_seconds=_seconds_per_stage(encoded),
+        decode_seconds=decode_seconds,
+        peak_memory=peak_memory,
+        machine=asdict(describe_machine()),
+        stages=tuple(asdict(stage) for stage in encoded.stages),
+        resumed=resumed,
+        reasons=_reasons(jury, commit, peak_memory),
+        config_sha256=run_identity.config_sha256,
+        inputs_sha256=run_identity.inputs_sha256,
+        bitstream_sha256=hashlib.sha256(data).hexdigest(),
+        folder=folder,
+    )
+
+
+def open_scene(config: RunConfig, progress: Progress = silent) -> Scene:
+    """The scene that a run's settings name, with as many views as they allow; the demo is made if it is not there."""
+    dataset = config.dataset
+    path = demo_folder(Path(config.outputs) / "demo", progress=progress) if dataset.kind == "demo" else dataset.path
+    scene = load_scene(
+        str(path),
+        model=dataset.model,
+        background=None if dataset.background is None else parse_color(dataset.background),
+        downscale=dataset.downscale,
+        images=dataset.images,
+        clean=dataset.clean,
+    )
+    return replace(
+        scene,
+        name=dataset.name or scene.name,
+        train_views=_spread(scene.train_views, dataset.max_views),
+        test_views=_spread(scene.test_views, dataset.max_views),
+    )
+
+
+def find_finished(folder: Path, wanted: Identity, force: bool) -> RunResult | None:
+    """The result that lies in a run's folder, if it is whole and answers this run.
+
+    Raises:
+        ConfigError: there is a result, of other settings or another scene, and ``force`` is not given.
+    """
+    if force or not (folder / RESULT_FILE).exists():
+        return None
+    try:
+        result = read_result(folder)
+        data = (folder / SCENE_FILE).read_bytes()
+    except (PotrError, OSError) as error:
+        log.warning("%s: not a finished run (%s); it is done again", folder, error)
+        return None
+    if hashlib.sha256(data).hexdigest() != result.bitstream_sha256:
+        log.warning("%s: %s is not what %s measured; it is done again", folder, SCENE_FILE, RESULT_FILE)
+        return None
+    differs = [
+        what
+        for what, key in (("settings", "config_sha256"), ("model or cameras", "inputs_sha256"))
+        if getattr(result, key) != getattr(wanted, key)
+    ]
+    if differs:
+        raise ConfigError(
+            f"{folder}: holds a result of other {' and '.join(differs)}; "
+            "give another dataset.name or outputs, or force=true to replace it"
+        )
+    return result
+
+
+def _save_picture(
+    path: Path, scene: Scene, decoded: SplatModel, after: Measured, size: int, rasterizer: Rasterizer
+) -> None:
+    if not scene.test_views:
+        path.unlink(missing_ok=True)  # of an earlier run
+        return
+    splats = scene.model.num_splats
+    uncompressed = UNCOMPRESSED_BYTES_PER_SPLAT * splats
+    view = typical_view(scene.test_views, [figures["psnr"] for figures in after.views])
+    title = f"{scene.name}: {megabytes(uncompressed)} to {megabytes(size)}, {uncompressed / size:.1f} times smaller"
+    captions = (caption(splats, uncompressed), caption(decoded.num_splats, size))
+    save_comparison(path, view, scene.model, decoded, rasterizer, title=title, captions=captions, overwrite=True)
+
+
+def _save_cameras(path: Path, scene: Scene) -> None:
+    """For ``potr render`` on the run's own files."""
+    shots = [Shot(view.name, view.camera, TRAIN) for view in scene.train_views]
+    shots += [Shot(view.name, view.camera, TEST) for view in scene.test_views]
+    write_cameras_json(path, shots, overwrite=True)
+
+
+def _seconds_per_stage(encoded: Encoded) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for stage in encoded.stages:
+        seconds[stage.name] = seconds.get(stage.name, 0.0) + stage.seconds
+    return seconds
+
+
+def _reasons(jury: Judge, commit: str | None, peak_memory: int | None) -> dict[str, str]:
+    reasons = {f"{side}.{path}": why for side in ("before", "after") for path, why in jury.reasons().items()}
+    if commit is None:
+        reasons["git_commit"] = "not a git checkout"
+    if peak_memory is None:
+        reasons["peak_memory"] = "this system does not tell it"
+    return reasons | {"machine.gpu": "none", "machine.memory_bytes": "this system does not tell it"}
+
+
+def _spread(views: Sequence[View], count: int | None) -> tuple[View, ...]:
+    return tuple(views[index] for index in sorted(evenly_spaced(len(views), count)))
+
+
+def _named(name: str, progress: Progress) -> Progress:
+    def renamed(stage: str, done: int, total: int) -> None:
+        progress(name, done, total)
+
+    return renamed

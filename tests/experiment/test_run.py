@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m potr.run`` as a user types it: single runs, sweeps, help, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from potr import run
+from potr.experiment import pipeline, schema
+from potr.experiment.result import read_result
+
+QUICK = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.01")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # run.main sets it; given back after the test
+
+
+def started(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit code of the program with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["potr.run", *arguments])
+    try:
+        run.main()
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+def on(scene: Path, outputs: Path) -> tuple[str, ...]:
+    return ("dataset=folder", f"dataset.path={scene}", f"outputs={outputs}", *QUICK)
+
+
+def test_a_run_ends_with_one_screen(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started(monkeypatch, *on(scene_folder, tmp_path), "quality=0.3") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("ball at quality 0.3: default codec, cpu rasteriser, judged on 2 test views\n")
+    assert len(out.splitlines()) <= 24
+    for said in ("splats", "bytes", "PSNR dB", "SSIM", "FPS", "AC zeros", "seconds", "memory", "before_after.png"):
+        assert said in out
+    assert "early pass" in err
+    assert started(monkeypatch, *on(scene_folder, tmp_path), "quality=0.3") == 0
+    again, err = capsys.readouterr()
+    assert again == out
+    assert "finished earlier" in err
+
+
+def test_a_sweep_runs_every_quality_and_ends_with_a_table(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), "quality=0.2,0.9") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[1].split(",")[0] for line in lines[2:]] == ["q0.2", "q0.9"]
+    results = [read_result(path.parent) for path in sorted(tmp_path.glob("ball/*/result.json"))]
+    assert [result.quality for result in results] == [0.2, 0.9]
+    assert results[0].bytes < results[1].bytes
+    assert {path.name for path in tmp_path.iterdir()} == {".hydra", "ball"}
+
+
+def test_an_experiment_sweeps_without_m(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started(monkeypatch, "experiment=rate_distortion", *on(scene_folder, tmp_path)) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 4
+
+
+def test_one_refused_job_does_not_stop_a_sweep(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), "quality=0.2,7,0.9") == 2
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 + 2
+    assert "quality: expected a number in (0, 1], got 7.0" in err
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("dataset=dmo", "unknown dataset: 'dmo'; did you mean 'demo'? allowed: demo, folder"),
+        ("prune=hlf", "unknown prune: 'hlf'; did you mean 'half'? allowed: from_quality, half, none"),
+        ("prune.capp=1", "unknown key 'prune.capp'; did you mean 'prune.cap'? allowed: prune.early_passes, "),
+        ("qualty=0.3", "unknown key 'qualty'; did you mean 'quality'? allowed: dataset, "),
+        ("evaluate.lpips=vg", "unknown value of evaluate.lpips: 'vg'; did you mean 'vgg'? allowed: none, alex, vgg"),
+        ("prune.cap=small", "prune.cap: Value 'small' of type 'str' could not be converted to Float"),
+        ("prune.cap=2", "PruneConfig.cap: expected a number in [0.0, 1.0], got 2.0"),
+        ("quality", "cannot read 'quality' as KEY=VALUE"),
+        ("prune.cap=[1", "cannot read 'prune.cap=[1' as KEY=VALUE"),
+        ("dataset=folder", "dataset=folder needs the scene's folder: dataset.path=DIR"),
+        ("+speed=2", "unknown key 'speed'; did you mean 'seed'? allowed: dataset, "),
+        ("experiment=rate", "unknown experiment: 'rate'; allowed: rate_distortion, smoke"),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_says_what_is_right(
+    argument: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert started(monkeypatch, argument, f"outputs={tmp_path}") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_ctrl_c_says_so_and_exits_with_130(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "encode", interrupted)
+        assert started(patch, *on(scene_folder, tmp_path)) == 130
+    assert "interrupted, nothing is half-written" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_as_a_module_from_another_folder(scene_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "potr.run", "dataset=folder", f"dataset.path={scene_folder}", *QUICK]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = next((tmp_path / "outputs" / "ball").glob("q0.5*/result.json"))
+    assert json.loads(result.read_text())["bytes"] > 0
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+
+
+def test_help_lists_groups_keys_and_examples() -> None:
+    done = subprocess.run([sys.executable, "-m", "potr.run", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for said in ("dataset=folder dataset.path=DIR", "dataset: demo, folder", "  cap: null", "0 < quality <= 1"):
+        assert said in done.stdout
+
+
+def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site" / "potr"
+    (package / "experiment").mkdir(parents=True)
+    monkeypatch.setattr(schema, "__file__", str(package / "experiment" / "schema.py"))
+    assert schema.conf_folder() == tmp_path / "site" / "conf"
+    (package / "conf").mkdir()
+    assert schema.conf_folder() == package / "conf"
