@@ -30,7 +30,6 @@ from potr.experiment.tracking import tracker
 from potr.files import write_atomic
 from potr.io.cameras_json import write_cameras_json
 from potr.io.datasets import TEST, TRAIN, Shot
-from potr.io.demo import demo_folder  # type: ignore[import-untyped, unused-ignore]
 from potr.io.folder import load_scene
 from potr.progress import Progress, silent
 from potr.rasterizer.base import Rasterizer
@@ -150,8 +149,11 @@ def _compress_and_measure(
 
 def open_scene(config: RunConfig, progress: Progress = silent) -> Scene:
     """The scene that a run's settings name, with as many views as they allow; the demo is made if it is not there."""
-    dataset = config.dataset
-    path = demo_folder(Path(config.outputs) / "demo", progress=progress) if dataset.kind == "demo" else dataset.path
+    dataset, path = config.dataset, config.dataset.path
+    if dataset.kind == "demo":
+        from potr.io.demo import demo_folder  # type: ignore[import-untyped, unused-ignore]
+
+        path = str(demo_folder(Path(config.outputs) / "demo", progress=progress))
     scene = load_scene(
         str(path),
         model=dataset.model,
