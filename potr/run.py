@@ -34,16 +34,16 @@ def main() -> None:
 
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing several lines
-    try:
-        with console.screen() as screen:
+    with console.screen() as screen:
+        try:
             hydra.main(version_base="1.3", config_path=str(schema.conf_folder()), config_name="run")(job)()
-    except HydraException as error:
-        if traceback_wanted:
-            raise
-        sys.stderr.write(f"potr.run: {explain(error)}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        except HydraException as error:
+            if traceback_wanted:
+                raise
+            log.error("%s", explain(error))
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
     if results:
         console.show(report.summary(results[0]) if len(results) == 1 else report.table(results))
     if refused:

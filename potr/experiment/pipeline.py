@@ -30,6 +30,7 @@ from potr.experiment.tracking import tracker
 from potr.files import write_atomic
 from potr.io.cameras_json import write_cameras_json
 from potr.io.datasets import TEST, TRAIN, Shot
+from potr.io.demo import demo_folder
 from potr.io.folder import load_scene
 from potr.progress import Progress, silent
 from potr.rasterizer.base import Rasterizer
@@ -151,8 +152,6 @@ def open_scene(config: RunConfig, progress: Progress = silent) -> Scene:
     """The scene that a run's settings name, with as many views as they allow; the demo is made if it is not there."""
     dataset, path = config.dataset, config.dataset.path
     if dataset.kind == "demo":
-        from potr.io.demo import demo_folder  # type: ignore[import-untyped, unused-ignore]
-
         path = str(demo_folder(Path(config.outputs) / "demo", progress=progress))
     scene = load_scene(
         str(path),

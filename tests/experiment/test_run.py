@@ -2,6 +2,7 @@
 """``python -m potr.run`` as a user types it: single runs, sweeps, help, and what it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from potr import run
-from potr.experiment import pipeline, schema
+from potr.experiment import pipeline, report, schema
 from potr.experiment.result import read_result
+from potr.io import demo
 
 QUICK = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.01")
 
@@ -48,6 +50,34 @@ def test_a_run_ends_with_one_screen(
     again, err = capsys.readouterr()
     assert again == out
     assert "finished earlier" in err
+
+
+def test_the_demo_at_a_reduced_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("WIDTH", 64), ("HEIGHT", 48), ("FOCAL", 72.0)):
+        monkeypatch.setattr(demo, name, value)
+    assert started(monkeypatch, "experiment=smoke", f"outputs={tmp_path}") == 0
+    assert capsys.readouterr().out.startswith("demo at quality 0.5: default codec")
+    result = read_result(next(tmp_path.glob("demo/q0.5*")))
+    assert [stage["name"] for stage in result.stages] == ["prune_early", "compact", "prune_late", "quantize", "pack"]
+    assert 0 < result.splats_after < result.splats_before
+    assert result.ratio > 10
+    assert result.before.psnr is not None
+    assert result.after.psnr is not None
+    assert result.after.psnr > result.before.psnr - 3
+    assert 0 < (report.ac_zero_share(result) or 0) < 1
+
+
+def test_results_also_go_to_wandb_without_a_network(scene_folder: Path, tmp_path: Path) -> None:
+    places = {name: str(tmp_path / "w") for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "HOME")}
+    command = [sys.executable, "-m", "potr.run", *on(scene_folder, tmp_path), "tracker=wandb"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **places})
+    assert done.returncode == 0, done.stderr
+    folder = next(tmp_path.glob("ball/q0.5*"))
+    recorded = list(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(recorded) == 1
+    assert b"after/psnr" in recorded[0].read_bytes()
 
 
 def test_a_sweep_runs_every_quality_and_ends_with_a_table(
