@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ MAGIC = b"\x89POTR\r\n\x1a"  # a high bit, a line end and an end-of-file mark: t
 VERSION = 1
 _HEADER = struct.Struct("<8sHHIQI")  # magic, version, flags, sections, file size, table checksum; then its own checksum
 _ENTRY = struct.Struct("<BBBBIQQ")  # id, coder, layout, reserved, checksum, raw size, coded size
+_THREADS = min(4, os.cpu_count() or 1)  # at level 22 each may take hundreds of megabytes for millions of splats
 HEADER_SIZE = _HEADER.size + 4
 ENTRY_SIZE = _ENTRY.size
 
@@ -131,7 +133,7 @@ def pack(sections: Sequence[Section], zstd_level: int, *, smallest_size: int = 0
     ordered = sorted(sections, key=lambda s: s.id)
     if len({s.id for s in ordered}) != len(ordered):
         raise ValueError("expected every section at most once")
-    with ThreadPoolExecutor() as pool:  # zstd works without the GIL
+    with ThreadPoolExecutor(_THREADS) as pool:  # zstd works without the GIL
         coded = list(pool.map(lambda s: entropy.encode(s.raw, zstd_level, s.splits), ordered))
     overhead = HEADER_SIZE + ENTRY_SIZE * len(ordered)
     for i in sorted(range(len(ordered)), key=lambda i: len(coded[i][1]) - len(ordered[i].raw)):

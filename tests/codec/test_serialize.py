@@ -120,6 +120,7 @@ def test_gap_streams_by_hand():
 
 
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=30))
+@settings(deadline=None)
 def test_zigzag_is_a_bijection(values):
     array = np.array(values, np.int32)
     expected = [2 * v if v >= 0 else -2 * v - 1 for v in values]
