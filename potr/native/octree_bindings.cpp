@@ -35,18 +35,20 @@ NB_MODULE(_octree, m) {
     m.doc() = "Octree coding of quantised positions; potr.codec.octree is the documented face.";
     m.attr("MAX_DEPTH") = potr::kMaxDepth;
 
-    // Both carry their parts as Python args: (index, reason) and (stream, offset, reason).
-    static nb::object input_error = nb::steal(PyErr_NewException("potr._octree.OctreeInputError", PyExc_ValueError, nullptr));
-    static nb::object stream_error = nb::steal(PyErr_NewException("potr._octree.OctreeStreamError", PyExc_ValueError, nullptr));
-    m.attr("OctreeInputError") = input_error;
-    m.attr("OctreeStreamError") = stream_error;
+    // Both carry their parts as Python args: (index, reason) and (stream, offset, reason). Never freed: the interpreter may
+    // be gone before statics are.
+    static PyObject* const input_error = PyErr_NewException("potr._octree.OctreeInputError", PyExc_ValueError, nullptr);
+    static PyObject* const stream_error = PyErr_NewException("potr._octree.OctreeStreamError", PyExc_ValueError, nullptr);
+    if (!input_error || !stream_error) throw nb::python_error();
+    m.attr("OctreeInputError") = nb::handle(input_error);
+    m.attr("OctreeStreamError") = nb::handle(stream_error);
     nb::register_exception_translator([](const std::exception_ptr& p, void*) {
         try {
             std::rethrow_exception(p);
         } catch (const potr::OctreeInputError& e) {
-            PyErr_SetObject(input_error.ptr(), nb::make_tuple(e.index, e.what()).ptr());
+            PyErr_SetObject(input_error, nb::make_tuple(e.index, e.what()).ptr());
         } catch (const potr::OctreeStreamError& e) {
-            PyErr_SetObject(stream_error.ptr(), nb::make_tuple(e.stream, e.offset, e.what()).ptr());
+            PyErr_SetObject(stream_error, nb::make_tuple(e.stream, e.offset, e.what()).ptr());
         }
     });
 
