@@ -42,21 +42,21 @@ def _paper(quality: float) -> CodecConfig:
 
 
 def _default(quality: float) -> CodecConfig:
-    """The best we have; constants chosen on chair, bonsai and fern (docs/benchmarks.md)."""
+    """The best we have; how its constants were chosen is in docs/benchmarks.md."""
     finer = 10 ** (0.6 * (quality - 0.1))
     return CodecConfig(
         name="default",
         prune=PruneConfig(early_passes=6, late_passes=2, relative_cap=2.0 * 10 ** (-2.0 * (quality - 0.1))),
-        compact=CompactConfig(refit=1.0, drop_cost=5 * BIT, strength=0.1, chroma_multiplier=1.0, redundancy_cosine=1.0),
+        compact=CompactConfig(refit=1.0, drop_cost=BIT, strength=0.1, chroma_multiplier=1.0, redundancy_cosine=1.0),
         quantize=QuantizeConfig(
             dc_multiplier=11 * finer,
-            ac_multiplier=11 * finer,
+            ac_multiplier=8 * finer,
             joint_rounding=True,
             bit_cost=BIT,
             opacity_levels=round(21 * finer) + 1,
-            rotation_levels=2 * round(20 * finer) + 1,
-            scale_step=0.1 / finer,
-            position_gamma=0.35 / finer,
+            rotation_levels=2 * round(30 * finer) + 1,
+            scale_step=0.22 / finer,
+            position_gamma=0.45 / finer,
         ),
     )
 

@@ -93,10 +93,10 @@ def _cells(means: Tensor) -> tuple[NDArray[np.float64], float, NDArray[np.uint32
 def required_depths(model: SplatModel, gamma: float, pixel_size: Tensor, extent: float) -> NDArray[np.uint8]:
     """[N] octree depth at which a cell is at most ``gamma`` times the splat's size.
 
-    The size is the splat's middle standard deviation, widened as the projection widens it.
+    The size is the splat's smallest standard deviation, widened as the projection widens it.
     """
-    middle = model.scales.double().median(dim=1).values
-    size = (middle.square() + DILATION * pixel_size.double().square()).sqrt()
+    smallest = model.scales.double().min(dim=1).values if model.num_splats else model.means.double()[:, 0]
+    size = (smallest.square() + DILATION * pixel_size.double().square()).sqrt()
     depth = torch.ceil(torch.log2(extent / (gamma * size)))
     return depth.clamp(0, MAX_DEPTH).cpu().numpy().astype(np.uint8)
 

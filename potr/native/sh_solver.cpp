@@ -113,9 +113,11 @@ double bits(double n, const RoundParameters& p) {
   return magnitude == 0 ? p.zero_bits : p.nonzero_bits + p.magnitude_bits * std::log2(magnitude);
 }
 
-// The best integer near x for the objective curvature * (step * n - x)^2 + rate(n).
-double best_level(double x, double step, double curvature, double bit_cost, const RoundParameters& p) {
+// The best integer near x for the objective curvature * (step * n - x)^2 + rate(n). DC is never drawn to 0, the grey
+// that costs no bits: over many splats hardly seen, that would add up.
+double best_level(double x, double step, double curvature, double bit_cost, bool dc, const RoundParameters& p) {
   const double low = std::floor(x / step);
+  if (dc) return std::round(x / step);
   double best = 0, least = std::numeric_limits<double>::infinity();
   for (const double n : {low, low + 1.0, 0.0}) {
     const double error = step * n - x;
@@ -139,7 +141,7 @@ void round_channel(const Matrix& a, const Vector& f0, int n, const RoundParamete
   Vector f = f0, levels{};
   for (int i = n - 1; i >= 0; --i) {  // DC last: it takes up what rounding the others left
     const double step = p.steps[3 * i + channel];
-    levels[i] = best_level(f[i], step, 1.0 / inverse[i][i], p.bit_cost[channel], p);
+    levels[i] = best_level(f[i], step, 1.0 / inverse[i][i], p.bit_cost[channel], i == 0, p);
     fix(inverse, f, i, step * levels[i], n);
     inverse[i] = Vector{};
     for (int j = 0; j < n; ++j) inverse[j][i] = 0.0;
@@ -152,7 +154,7 @@ void round_channel(const Matrix& a, const Vector& f0, int n, const RoundParamete
     for (int i = 0; i < n; ++i) {
       const double step = p.steps[3 * i + channel];
       const double optimum = step * levels[i] - gradient[i] / curvature[i][i];
-      const double level = best_level(optimum, step, curvature[i][i], p.bit_cost[channel], p);
+      const double level = best_level(optimum, step, curvature[i][i], p.bit_cost[channel], i == 0, p);
       if (level == levels[i]) continue;
       const double move = step * (level - levels[i]);
       for (int j = 0; j < n; ++j) gradient[j] += move * curvature[j][i];
