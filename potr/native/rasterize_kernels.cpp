@@ -7,81 +7,18 @@
 // near, where the colour behind a splat follows without subtraction:  B <- B + alpha (c - B).
 #include "rasterize_kernels.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-#if defined(__AVX512F__)
-#define POTR_LANES 16
-#elif defined(__AVX2__)
-#define POTR_LANES 8
-#else
-#define POTR_LANES 4
-#endif
+#include "simd.h"
 
 namespace potr::POTR_ISA {
 namespace {
 
-constexpr int kLanes = POTR_LANES;
 constexpr int kBlockWidth = 4;
 constexpr int kBlockHeight = kLanes / kBlockWidth;
 constexpr int kColumns = kTile / kBlockWidth;
 constexpr int kTileBlocks = kTilePixels / kLanes;
 
-typedef float F __attribute__((vector_size(4 * POTR_LANES)));
-typedef int32_t I __attribute__((vector_size(4 * POTR_LANES)));
 using Mask = uint64_t;
 constexpr Mask kAllBlocks = kTileBlocks == 64 ? ~Mask(0) : (Mask(1) << (kTileBlocks & 63)) - 1;
-
-inline F splat(float v) { return v - F{}; }
-inline F min(F a, F b) { return a < b ? a : b; }
-inline F max(F a, F b) { return a > b ? a : b; }
-
-// One bit per lane of a comparison's result.
-inline uint32_t bits(I mask) {
-#if defined(__AVX512F__)
-  return _mm512_movepi32_mask((__m512i)mask);
-#elif defined(__AVX2__)
-  return (uint32_t)_mm256_movemask_ps((__m256)mask);
-#elif defined(__SSE2__)
-  return (uint32_t)_mm_movemask_ps((__m128)mask);
-#else
-  uint32_t result = 0;
-  for (int l = 0; l < kLanes; ++l) result |= (uint32_t)(mask[l] & 1) << l;
-  return result;
-#endif
-}
-
-inline float sum(F v) {
-  float lanes[kLanes];
-  __builtin_memcpy(lanes, &v, sizeof v);
-  for (int step = kLanes / 2; step > 0; step /= 2)
-    for (int l = 0; l < step; ++l) lanes[l] += lanes[l + step];
-  return lanes[0];
-}
-
-inline float max_lane(F v) {
-  float lanes[kLanes];
-  __builtin_memcpy(lanes, &v, sizeof v);
-  for (int step = kLanes / 2; step > 0; step /= 2)
-    for (int l = 0; l < step; ++l) lanes[l] = max_of(lanes[l], lanes[l + step]);
-  return lanes[0];
-}
-
-// 2^p for |p| < 2^22 and results in range: round to nearest, degree-5 minimax polynomial on [-0.5, 0.5] (relative
-// error 1e-7), exponent added as an integer.
-inline F exp2_of(F p) {
-  const F magic = splat(12582912.0f);  // 1.5 x 2^23: the sum's low bits are round(p)
-  const F shifted = p + magic;
-  const F f = p - (shifted - magic);
-  F r = splat(0.001326472731307149f);
-  r = r * f + 0.009671512991189957f;
-  r = r * f + 0.05550733581185341f;
-  r = r * f + 0.24022242426872253f;
-  r = r * f + 0.6931470036506653f;
-  r = r * f + 1.0f;
-  return (F)((I)r + ((I)shifted << 23));
-}
 
 // ---------------------------------------------------------------------------------------------- projection
 
@@ -191,12 +128,14 @@ constexpr TileGrid make_grid() {
 
 constexpr TileGrid kGrid = make_grid();
 
-inline F load(const float* aligned) { return *(const F*)aligned; }
+struct BlockState {
+  F transmittance;  // negative where the pixel has stopped, its size being the final transmittance
+  F color[3];
+};
 
 struct TileState {
-  F transmittance[kTileBlocks];  // negative where the pixel has stopped, its size being the final transmittance
-  F color[3][kTileBlocks];
-  Mask alive;                    // blocks with a pixel that still blends
+  BlockState blocks[kTileBlocks];
+  Mask alive;  // blocks with a pixel that still blends
 };
 
 struct TapedBlock {
@@ -208,66 +147,87 @@ struct TapedEntry {
   int64_t entry;
 };
 
-// Blocks in which the splat, at (x, y) from the tile's first pixel, may reach alpha 1/255. Over a rectangle a convex
-// quadratic is least at the centre if that is inside, else on an edge facing it: two candidates, each exact on its edge.
-inline Mask touched_blocks(const Splat& s, float x, float y) {
-  const float reach = (s.log2_opacity - kLog2AlphaMin) * 1.0001f + 0.001f;
-  Mask result = 0;
-  for (int v = 0; v < kTileBlocks / kLanes; ++v) {
-    const F left = load(kGrid.block_x + v * kLanes) - x, right = left + (float)(kBlockWidth - 1);
-    const F top = load(kGrid.block_y + v * kLanes) - y, bottom = top + (float)(kBlockHeight - 1);
+// A splat within a tile. With d = pixel - centre, p = l11 dx + l21 dy and q = l22 dy: alpha is 2^(log2_opacity - p^2 - q^2).
+// p and q of a pixel are those of its place in the block (lane) plus those of its block.
+struct TileSplat {
+  F lane_p, lane_q;
+  alignas(64) float block_p[kTileBlocks];
+  alignas(64) float block_q[kTileBlocks];
+  Mask blocks;  // in which alpha may reach 1/255
+};
+
+// Over a rectangle a convex quadratic is least at its centre if that is inside, else on an edge facing it: two
+// candidates, each exact on its edge.
+inline void place(const Splat& s, float x, float y, TileSplat& placed) {
+  const F reach = broadcast((s.log2_opacity - kLog2AlphaMin) * 1.0001f + 0.001f);
+  const F lane_x = load(kGrid.lane_x) - x, lane_y = load(kGrid.lane_y) - y;
+  placed.lane_p = lane_x * s.l11 + lane_y * s.l21;
+  placed.lane_q = lane_y * s.l22;
+  placed.blocks = 0;
+  for (int v = 0; v < kTileBlocks; v += kLanes) {
+    const F block_x = load(kGrid.block_x + v), block_y = load(kGrid.block_y + v);
+    store(placed.block_p + v, block_x * s.l11 + block_y * s.l21);
+    store(placed.block_q + v, block_y * s.l22);
+    const F left = block_x - x, right = left + (float)(kBlockWidth - 1);
+    const F top = block_y - y, bottom = top + (float)(kBlockHeight - 1);
     const F near_x = min(max(left, F{}), right), near_y = min(max(top, F{}), bottom);
     const F best_y = min(max(near_x * s.slope_y, top), bottom), best_x = min(max(near_y * s.slope_x, left), right);
     const F a = near_x * s.l11 + best_y * s.l21, b = best_y * s.l22;
     const F c = best_x * s.l11 + near_y * s.l21, d = near_y * s.l22;
-    const F least = min(a * a + b * b, c * c + d * d);
-    result |= (Mask)bits(least <= reach) << (v * kLanes);
+    placed.blocks |= (Mask)at_least(reach, min(a * a + b * b, c * c + d * d)) << v;
   }
-  return result;
 }
 
 inline void start(TileState& state, const TileTask& task) {
   state.alive = 0;
   for (int b = 0; b < kTileBlocks; ++b) {
     const int x = task.tile_x * kTile + b % kColumns * kBlockWidth, y = task.tile_y * kTile + b / kColumns * kBlockHeight;
-    const F inside_x = load(kGrid.lane_x) + (float)x < splat((float)task.width) ? splat(1.0f) : F{};
-    state.transmittance[b] = load(kGrid.lane_y) + (float)y < splat((float)task.height) ? inside_x : F{};
-    for (int c = 0; c < 3; ++c) state.color[c][b] = F{};
-    if (bits(state.transmittance[b] > 0.0f)) state.alive |= Mask(1) << b;
+    const F one = broadcast(1.0f);
+    const F inside_x = load(kGrid.lane_x) + (float)x < broadcast((float)task.width) ? one : F{};
+    BlockState& block = state.blocks[b];
+    block.transmittance = load(kGrid.lane_y) + (float)y < broadcast((float)task.height) ? inside_x : F{};
+    for (F& channel : block.color) channel = F{};
+    if (positive(block.transmittance)) state.alive |= Mask(1) << b;
   }
 }
 
-// Blends all entries near to far. With kTaped, records every blended block and returns the number of taped entries;
-// `skipped(entry)` is called for each entry that touched nothing.
-template <bool kTaped, class Skipped>
+// Blends all entries near to far. With kStops a pixel ends before its transmittance falls below the task's minimum. With
+// kTaped, every blended block is recorded and the number of taped entries returned; `skipped(entry)` is called for each
+// entry that touched nothing.
+template <bool kStops, bool kTaped, class Skipped>
 inline int64_t blend(TileState& state, const TileTask& task, TapedEntry* taped_entries, TapedBlock* tape, Skipped skipped) {
   const float origin_x = (float)(task.tile_x * kTile), origin_y = (float)(task.tile_y * kTile);
-  const F transmittance_min = splat(task.transmittance_min);
+  const F transmittance_min = broadcast(task.transmittance_min);
   int64_t num_taped = 0;
   int64_t e = 0;
+  TileSplat placed;
   for (; e < task.num_entries && state.alive; ++e) {
     if (e + 4 < task.num_entries) __builtin_prefetch(&task.splats[task.entries[e + 4]]);
     const Splat& s = task.splats[task.entries[e]];
-    const float x = s.x - origin_x, y = s.y - origin_y;
+    place(s, s.x - origin_x, s.y - origin_y, placed);
     Mask blended = 0;
-    const F lane_x = load(kGrid.lane_x) - x, lane_y = load(kGrid.lane_y) - y;
-    for (Mask left = touched_blocks(s, x, y) & state.alive; left; left &= left - 1) {
+    for (Mask left = placed.blocks & state.alive; left; left &= left - 1) {
       const int b = __builtin_ctzll(left);
-      const F dx = lane_x + (float)(b % kColumns * kBlockWidth), dy = lane_y + (float)(b / kColumns * kBlockHeight);
-      const F p = dx * s.l11 + dy * s.l21, q = dy * s.l22;
+      const F p = placed.lane_p + placed.block_p[b], q = placed.lane_q + placed.block_q[b];
       const F power = s.log2_opacity - p * p - q * q;
-      const I drawn = power >= kLog2AlphaMin;
-      if (!bits(drawn)) continue;
-      const F alpha = min(exp2_of(power), splat(kAlphaMax));
-      const F before = state.transmittance[b];
+      const F alpha_min = broadcast(kLog2AlphaMin);
+      if (!at_least(power, alpha_min)) continue;
+      BlockState& block = state.blocks[b];
+      const I drawn = power >= alpha_min;
+      const F alpha = min(exp2_of(power), broadcast(kAlphaMax));
+      const F before = block.transmittance;
       const F after = before - before * alpha;
-      const I blends = drawn & (after >= transmittance_min);
+      const I blends = kStops ? drawn & (after >= transmittance_min) : drawn;
       const F weight = blends ? before * alpha : F{};
-      for (int c = 0; c < 3; ++c) state.color[c][b] += weight * s.color[c];
-      const F stopped = drawn ? (F)((I)before | (int32_t)0x80000000) : before;
+      for (int c = 0; c < 3; ++c) block.color[c] += weight * s.color[c];
+      const F stopped = kStops ? (drawn ? (F)((I)before | (int32_t)0x80000000) : before) : before;
       const F now = blends ? after : stopped;
-      state.transmittance[b] = now;
-      if (!bits(now > 0.0f)) state.alive &= ~(Mask(1) << b);
+      block.transmittance = now;
+      if (!positive(now)) {
+        // A branch, not a conditional move: the next splat's blocks must not wait for this one's transmittance.
+        asm volatile("");
+        state.alive &= ~(Mask(1) << b);
+      }
       if constexpr (kTaped) {
         tape->alpha = blends ? alpha : F{};
         tape->weight = weight;
@@ -288,12 +248,19 @@ inline int64_t blend(TileState& state, const TileTask& task, TapedEntry* taped_e
   return num_taped;
 }
 
+template <class Skipped>
+inline int64_t blend_taped(TileState& state, const TileTask& task, TapedEntry* entries, TapedBlock* tape, Skipped skipped) {
+  return task.transmittance_min > 0 ? blend<true, true>(state, task, entries, tape, skipped)
+                                    : blend<false, true>(state, task, entries, tape, skipped);
+}
+
 inline F absolute(F v) { return (F)((I)v & 0x7fffffff); }
 
 // Adds what shines through from the background.
 inline void finish(TileState& state, const TileTask& task) {
   for (int b = 0; b < kTileBlocks; ++b)
-    for (int c = 0; c < 3; ++c) state.color[c][b] += absolute(state.transmittance[b]) * task.background[c];
+    for (int c = 0; c < 3; ++c)
+      state.blocks[b].color[c] += absolute(state.blocks[b].transmittance) * task.background[c];
 }
 
 inline void store_image(const TileState& state, const TileTask& task) {
@@ -303,20 +270,26 @@ inline void store_image(const TileState& state, const TileTask& task) {
       const int y = task.tile_y * kTile + b / kColumns * kBlockHeight + l / kBlockWidth;
       if (x >= task.width || y >= task.height) continue;
       float* pixel = task.image + ((int64_t)y * task.width + x) * 3;
-      for (int c = 0; c < 3; ++c) pixel[c] = state.color[c][b][l];
+      for (int c = 0; c < 3; ++c) pixel[c] = state.blocks[b].color[c][l];
     }
 }
 
 void render_tile(const TileTask& task) {
   TileState state;
   start(state, task);
-  blend<false>(state, task, nullptr, nullptr, [](int64_t) {});
+  blend<true, false>(state, task, nullptr, nullptr, [](int64_t) {});
   finish(state, task);
   store_image(state, task);
 }
 
-// error <- C - g, 0 outside the image; returns the sum of squares.
-inline double load_error(const TileState& state, const TileTask& task, F error[3][kTileBlocks]) {
+// What the replay keeps of a block.
+struct ReplayBlock {
+  F behind[3];  // the colour seen behind the splats replayed so far
+  F error[3];   // C - g, 0 outside the image
+};
+
+// Returns the sum of squared errors.
+inline double load_error(const TileState& state, const TileTask& task, ReplayBlock replay[kTileBlocks]) {
   double total = 0;
   for (int b = 0; b < kTileBlocks; ++b) {
     float lanes[3][kLanes] = {};
@@ -325,11 +298,12 @@ inline double load_error(const TileState& state, const TileTask& task, F error[3
       const int y = task.tile_y * kTile + b / kColumns * kBlockHeight + l / kBlockWidth;
       if (x >= task.width || y >= task.height) continue;
       const float* pixel = task.photo + ((int64_t)y * task.width + x) * 3;
-      for (int c = 0; c < 3; ++c) lanes[c][l] = state.color[c][b][l] - pixel[c];
+      for (int c = 0; c < 3; ++c) lanes[c][l] = state.blocks[b].color[c][l] - pixel[c];
     }
     for (int c = 0; c < 3; ++c) {
       for (int l = 0; l < kLanes; ++l) total += (double)lanes[c][l] * lanes[c][l];
-      __builtin_memcpy(&error[c][b], lanes[c], sizeof(F));
+      __builtin_memcpy(&replay[b].error[c], lanes[c], sizeof(F));
+      replay[b].behind[c] = broadcast(task.background[c]);
     }
   }
   return total;
@@ -351,45 +325,45 @@ double removal_tile(const TileTask& task) {
   start(state, task);
   TapedBlock* tape = (TapedBlock*)task.tape;
   TapedEntry* taped_entries = taped_entries_of(task);
-  const int64_t num_taped = blend<true>(state, task, taped_entries, tape, [&](int64_t entry) {
+  const int64_t num_taped = blend_taped(state, task, taped_entries, tape, [&](int64_t entry) {
     float* slot = slot_of(task, entry, kRemovalSlot);
     for (int i = 0; i < kRemovalSlot; ++i) slot[i] = 0;
   });
   finish(state, task);
   if (task.image) store_image(state, task);
-  F error[3][kTileBlocks];
-  const double sse = load_error(state, task, error);
+  ReplayBlock replay[kTileBlocks];
+  const double sse = load_error(state, task, replay);
+  for (ReplayBlock& block : replay)
+    for (F& channel : block.error) channel += channel;  // 2 (C - g)
 
-  F behind[3][kTileBlocks];
-  for (int b = 0; b < kTileBlocks; ++b)
-    for (int c = 0; c < 3; ++c) behind[c][b] = splat(task.background[c]);
   for (int64_t t = 0; t < num_taped; ++t) tape += __builtin_popcountll(taped_entries[t].blocks);
   for (int64_t t = num_taped - 1; t >= 0; --t) {
     const Splat& s = task.splats[task.entries[taped_entries[t].entry]];
+    if (t >= 4) __builtin_prefetch(&task.splats[task.entries[taped_entries[t - 4].entry]]);
     F delta{}, squared{}, contribution{}, peak{};
-    I pixels{};
+    int pixels = 0;
     for (Mask left = taped_entries[t].blocks; left;) {
       const int b = 63 - __builtin_clzll(left);
       left &= ~(Mask(1) << b);
       --tape;
+      ReplayBlock& block = replay[b];
       const F alpha = tape->alpha, weight = tape->weight;
       for (int c = 0; c < 3; ++c) {
-        const F difference = behind[c][b] - s.color[c];
+        const F difference = block.behind[c] - s.color[c];
         const F change = weight * difference;  // PD of the pixel: T a (B - c)
-        behind[c][b] -= alpha * difference;
-        delta += change * (change + (error[c][b] + error[c][b]));
+        block.behind[c] -= alpha * difference;
+        delta += change * (change + block.error[c]);
         squared += change * change;
       }
       contribution += weight;
       peak = max(peak, weight);
-      pixels -= weight > 0.0f;
+      pixels += __builtin_popcount(positive(weight));
     }
     float* slot = slot_of(task, taped_entries[t].entry, kRemovalSlot);
-    slot[0] = sum(delta);
-    slot[1] = sum(squared);
-    slot[2] = sum(contribution);
-    slot[3] = max_lane(peak);
-    slot[4] = sum(__builtin_convertvector(pixels, F));
+    const F4 totals = sums(delta, squared, contribution, F{});
+    for (int i = 0; i < 3; ++i) slot[i] = totals[i];
+    slot[3] = largest(peak);
+    slot[4] = (float)pixels;
   }
   return sse;
 }
@@ -399,13 +373,13 @@ double color_tile(const TileTask& task) {
   start(state, task);
   TapedBlock* tape = (TapedBlock*)task.tape;
   TapedEntry* taped_entries = taped_entries_of(task);
-  const int64_t num_taped = blend<true>(state, task, taped_entries, tape, [&](int64_t entry) {
+  const int64_t num_taped = blend_taped(state, task, taped_entries, tape, [&](int64_t entry) {
     float* slot = slot_of(task, entry, kColorSlot);
     for (int i = 0; i < kColorSlot; ++i) slot[i] = 0;
   });
   finish(state, task);
-  F error[3][kTileBlocks];
-  const double sse = load_error(state, task, error);
+  ReplayBlock replay[kTileBlocks];
+  const double sse = load_error(state, task, replay);
   for (int64_t t = 0; t < num_taped; ++t) {
     F squared{}, contribution{}, gradient[3] = {};
     for (Mask left = taped_entries[t].blocks; left; left &= left - 1) {
@@ -414,12 +388,12 @@ double color_tile(const TileTask& task) {
       ++tape;
       squared += weight * weight;
       contribution += weight;
-      for (int c = 0; c < 3; ++c) gradient[c] += weight * error[c][b];
+      for (int c = 0; c < 3; ++c) gradient[c] += weight * replay[b].error[c];
     }
     float* slot = slot_of(task, taped_entries[t].entry, kColorSlot);
-    slot[0] = sum(squared);
-    for (int c = 0; c < 3; ++c) slot[1 + c] = sum(gradient[c]);
-    slot[4] = sum(contribution);
+    const F4 totals = sums(squared, gradient[0], gradient[1], gradient[2]);
+    for (int i = 0; i < 4; ++i) slot[i] = totals[i];
+    slot[4] = sums(contribution, F{}, F{}, F{})[0];
   }
   return sse;
 }
