@@ -24,78 +24,62 @@ constexpr Mask kAllBlocks = kTileBlocks == 64 ? ~Mask(0) : (Mask(1) << (kTileBlo
 
 int64_t project(const ProjectTask& task, int64_t first, int64_t last, uint32_t* keys, uint32_t* indices) {
   const Camera& camera = task.camera;
-  const int num_coefficients = (task.model.sh_degree + 1) * (task.model.sh_degree + 1);
+  const int degree = task.model.sh_degree;
+  const int num_coefficients = (degree + 1) * (degree + 1);
   int64_t visible_count = 0;
-  for (int64_t block = first; block < last; ++block) {
-    const float* rows = task.model.blocks + block * task.model.rows * kBlock;
-    float x[kBlock], y[kBlock], depth[kBlock], l11[kBlock], l21[kBlock], l22[kBlock], slope_x[kBlock], slope_y[kBlock];
-    float basis[kMaxCoefficients][kBlock];
-    int x0[kBlock], x1[kBlock], y0[kBlock], y1[kBlock], visible[kBlock];
-#pragma omp simd
-    for (int l = 0; l < kBlock; ++l) {
-      float mean[3], axes[9];
-      for (int i = 0; i < 3; ++i) mean[i] = rows[i * kBlock + l];
-      for (int i = 0; i < 9; ++i) axes[i] = rows[(3 + i) * kBlock + l];
-      const Footprint f = project_splat(camera, mean, axes);
-      const float reach = rows[12 * kBlock + l] - kLog2AlphaMin;  // log2(255 opacity): alpha >= 1/255 is |L^T d|^2 <= reach
-      const float radius = footprint_radius(f);
-      const float squared = 2.0f * kLn2 * max_of(reach, 0.0f);
-      const float extent_x = sqrtf(squared * f.cov_xx) * 1.00001f + 0.01f;
-      const float extent_y = sqrtf(squared * f.cov_yy) * 1.00001f + 0.01f;
-      tile_range(f.x, radius, extent_x, task.tiles_x, &x0[l], &x1[l]);
-      tile_range(f.y, radius, extent_y, task.tiles_y, &y0[l], &y1[l]);
-      visible[l] = (f.depth > kNearPlane) & (f.det < kFloatMax) & (f.cov_xx < kFloatMax) & (f.cov_yy < kFloatMax) &
-                   (reach >= 0.0f) & (x0[l] < x1[l]) & (y0[l] < y1[l]);
-      const float scale = sqrtf(0.5f * kLog2E);
-      const float inverse_yy = 1.0f / f.cov_yy;
-      const float root = sqrtf(f.cov_yy / f.det);
-      x[l] = f.x;
-      y[l] = f.y;
-      depth[l] = f.depth;
-      slope_x[l] = f.cov_xy * inverse_yy;
-      slope_y[l] = f.cov_xy / f.cov_xx;
-      l11[l] = scale * root;
-      l21[l] = -scale * root * slope_x[l];
-      l22[l] = scale * sqrtf(inverse_yy);
-      const float dx = mean[0] - camera.center[0], dy = mean[1] - camera.center[1], dz = mean[2] - camera.center[2];
-      const float inverse = 1.0f / sqrtf(dx * dx + dy * dy + dz * dz);
-      float values[kMaxCoefficients];
-      sh_basis(dx * inverse, dy * inverse, dz * inverse, 3, values);
-      for (int k = 0; k < kMaxCoefficients; ++k) basis[k][l] = values[k];
-    }
-    int any_visible = 0;
-    for (int l = 0; l < kBlock; ++l) any_visible |= visible[l];
-    if (!any_visible) continue;
+  for (int64_t lane = first * kBlock; lane < last * kBlock; lane += kLanes) {
+    const float* rows = task.model.blocks + lane / kBlock * task.model.rows * kBlock + lane % kBlock;
+    F mean[3], axes[9];
+    for (int i = 0; i < 3; ++i) mean[i] = load(rows + i * kBlock);
+    for (int i = 0; i < 9; ++i) axes[i] = load(rows + (3 + i) * kBlock);
+    const F log2_opacity = load(rows + 12 * kBlock);
+    const Footprint<F> f = project_splat(camera, mean, axes);
+    const F reach = log2_opacity - kLog2AlphaMin;  // log2(255 opacity): alpha >= 1/255 where |L^T d|^2 <= reach
+    const F radius = footprint_radius(f);
+    const F squared = 2.0f * kLn2 * max_of(reach, F{});
+    const F extent_x = sqrt_of(squared * f.cov_xx) * 1.00001f + 0.01f;
+    const F extent_y = sqrt_of(squared * f.cov_yy) * 1.00001f + 0.01f;
+    F first_x, first_y, last_x, last_y;
+    tile_range(f.x, radius, extent_x, task.tiles_x, &first_x, &last_x);
+    tile_range(f.y, radius, extent_y, task.tiles_y, &first_y, &last_y);
+    const I x0 = __builtin_convertvector(first_x, I), x1 = __builtin_convertvector(last_x, I);
+    const I y0 = __builtin_convertvector(first_y, I), y1 = __builtin_convertvector(last_y, I);
+    const I visible = (f.depth > kNearPlane) & (f.det < kFloatMax) & (f.cov_xx < kFloatMax) & (f.cov_yy < kFloatMax) &
+                      (reach >= 0.0f) & (x0 < x1) & (y0 < y1);
+    uint32_t left = at_least((F)(visible & (I)broadcast(1.0f)), broadcast(1.0f));
+    if (!left) continue;
 
-    float color[3][kBlock];
+    const F scale = broadcast(0.849321800f);  // sqrt(log2(e) / 2)
+    const F inverse_yy = 1.0f / f.cov_yy;
+    const F root = scale * sqrt_of(f.cov_yy / f.det);
+    const F slope_x = f.cov_xy * inverse_yy;
+    const F dx = mean[0] - camera.center[0], dy = mean[1] - camera.center[1], dz = mean[2] - camera.center[2];
+    const F inverse = 1.0f / sqrt_of(dx * dx + dy * dy + dz * dz);
+    F basis[kMaxCoefficients];
+    sh_basis(dx * inverse, dy * inverse, dz * inverse, degree, basis);
+    F color[3] = {broadcast(0.5f), broadcast(0.5f), broadcast(0.5f)};
     const float* sh = rows + kGeometryRows * kBlock;
-    for (int c = 0; c < 3; ++c)
-      for (int l = 0; l < kBlock; ++l) color[c][l] = 0.5f;
     for (int k = 0; k < num_coefficients; ++k)
-      for (int c = 0; c < 3; ++c)
-        for (int l = 0; l < kBlock; ++l) color[c][l] += basis[k][l] * sh[(3 * k + c) * kBlock + l];
-
-    for (int l = 0; l < kBlock; ++l) {
-      if (!visible[l]) continue;
-      const int64_t index = block * kBlock + l;
-      Splat& s = task.splats[index];
-      s.x = x[l];
-      s.y = y[l];
-      s.l11 = l11[l];
-      s.l21 = l21[l];
-      s.l22 = l22[l];
-      s.log2_opacity = rows[12 * kBlock + l];
-      s.slope_x = slope_x[l];
-      s.slope_y = slope_y[l];
-      s.clamped = 0;
-      for (int c = 0; c < 3; ++c) {
-        s.color[c] = max_of(color[c][l], 0.0f);
-        s.clamped |= (uint32_t)(color[c][l] < 0.0f) << c;
-      }
+      for (int c = 0; c < 3; ++c) color[c] += basis[k] * load(sh + (3 * k + c) * kBlock);
+    I clamped{};
+    for (int c = 0; c < 3; ++c) {
+      clamped |= (color[c] < 0.0f) & (1 << c);
+      color[c] = max_of(color[c], F{});
+    }
+    const F values[11] = {f.x, f.y, root, -root * slope_x, scale * sqrt_of(inverse_yy), log2_opacity, slope_x,
+                          f.cov_xy / f.cov_xx, color[0], color[1], color[2]};
+    for (; left; left &= left - 1) {
+      const int l = __builtin_ctz(left);
+      Splat& s = task.splats[lane + l];
+      float lane_values[11];
+      for (int i = 0; i < 11; ++i) lane_values[i] = values[i][l];
+      __builtin_memcpy((void*)&s, lane_values, sizeof lane_values);
+      s.clamped = (uint32_t)clamped[l];
       s.tiles = {(uint16_t)x0[l], (uint16_t)y0[l], (uint16_t)x1[l], (uint16_t)y1[l]};
-      task.tiles[index] = s.tiles;
-      __builtin_memcpy(&keys[visible_count], &depth[l], 4);  // a positive float's bits sort as an integer
-      indices[visible_count] = (uint32_t)index;
+      task.tiles[lane + l] = s.tiles;
+      const float depth = f.depth[l];
+      __builtin_memcpy(&keys[visible_count], &depth, 4);  // a positive float's bits sort as an integer
+      indices[visible_count] = (uint32_t)(lane + l);
       ++visible_count;
     }
   }

@@ -4,6 +4,7 @@
 // was compiled for a newer instruction set than the machine has.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "splat_math.h"
@@ -34,13 +35,13 @@ struct alignas(64) Splat {
   float x, y;
   float l11, l21, l22;
   float log2_opacity;
-  float slope_x, slope_y;  // cov_xy / cov_yy and cov_xy / cov_xx: where the ellipse is highest along a column or a row
-  float color[3];          // clamped at 0
+  float slope_x, slope_y;  // cov_xy / cov_yy and cov_xy / cov_xx: where alpha is largest along a row, along a column
+  float color[3];          // clamped at 0; up to here `project` writes as one array of 11 floats
   uint32_t clamped;        // bit c: channel c came out below 0
   TileRectangle tiles;
   uint32_t first_slot;     // of its statistics slots, one per tile of its rectangle, row by row
 };
-static_assert(sizeof(Splat) == 64);
+static_assert(sizeof(Splat) == 64 && offsetof(Splat, clamped) == 11 * sizeof(float));
 
 struct ProjectTask {
   ModelLayout model;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The mathematics of one splat in one view, for every native backend. Plain scalar functions: g++ vectorises loops over
-// them, NVRTC compiles them as device code. Formulas: Kerbl et al. 2023 (3D Gaussian Splatting), Zwicker et al. 2001
-// (EWA splatting). Frames, pixel centres and SH order: docs/conventions.md.
+// The mathematics of one splat in one view, for every native backend. R is float, or (g++) a vector of floats with a splat
+// in each lane; NVRTC compiles the same functions as device code. Formulas: Kerbl et al. 2023 (3D Gaussian Splatting),
+// Zwicker et al. 2001 (EWA splatting). Frames, pixel centres and SH order: docs/conventions.md.
 #pragma once
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
@@ -33,14 +33,40 @@ struct Camera {
 };
 
 // A splat's footprint on the image: pixel-index coordinates (the first pixel's centre is 0) and the dilated covariance.
+template <class R>
 struct Footprint {
-  float x, y, depth;
-  float cov_xx, cov_xy, cov_yy, det;
+  R x, y, depth;
+  R cov_xx, cov_xy, cov_yy, det;
 };
 
-POTR_HD float min_of(float a, float b) { return a < b ? a : b; }
-POTR_HD float max_of(float a, float b) { return a > b ? a : b; }  // max_of(NaN, b) is b
-POTR_HD float clamp_to(float v, float low, float high) { return min_of(max_of(v, low), high); }
+template <class R>
+POTR_HD R all_lanes(float v) { return R{} + v; }
+template <class R>
+POTR_HD R min_of(R a, R b) { return a < b ? a : b; }
+template <class R>
+POTR_HD R max_of(R a, R b) { return a > b ? a : b; }  // max_of(NaN, b) is b
+template <class R>
+POTR_HD R clamp_to(R v, float low, float high) {
+  return min_of(max_of(v, all_lanes<R>(low)), all_lanes<R>(high));
+}
+template <class R>
+POTR_HD R sqrt_of(R v) {
+  if constexpr (sizeof(R) == sizeof(float)) {
+    return sqrtf(v);
+  } else {
+    for (unsigned l = 0; l < sizeof(R) / sizeof(float); ++l) v[l] = sqrtf(v[l]);
+    return v;
+  }
+}
+template <class R>
+POTR_HD R ceil_of(R v) {
+  if constexpr (sizeof(R) == sizeof(float)) {
+    return ceilf(v);
+  } else {
+    for (unsigned l = 0; l < sizeof(R) / sizeof(float); ++l) v[l] = ceilf(v[l]);
+    return v;
+  }
+}
 
 // Rotation times scale, row by row: axes[3 * i + j] is the world coordinate i of the splat's axis j, one deviation long.
 POTR_HD void splat_axes(const float quat[4], const float scale[3], float axes[9]) {
@@ -63,40 +89,41 @@ POTR_HD void splat_axes(const float quat[4], const float scale[3], float axes[9]
 // EWA projection: cov = (J W A)(J W A)^T + dilation, with J the Jacobian of the perspective map at the splat, its x/z and
 // y/z clamped to 1.3 x the field of view. The determinant is taken from the rows' cross product, so it is positive
 // however thin the splat.
-POTR_HD Footprint project_splat(const Camera& camera, const float mean[3], const float axes[9]) {
+template <class R>
+POTR_HD Footprint<R> project_splat(const Camera& camera, const R mean[3], const R axes[9]) {
   const float* v = camera.viewmat;
-  const float x = v[0] * mean[0] + v[1] * mean[1] + v[2] * mean[2] + v[3];
-  const float y = v[4] * mean[0] + v[5] * mean[1] + v[6] * mean[2] + v[7];
-  const float z = v[8] * mean[0] + v[9] * mean[1] + v[10] * mean[2] + v[11];
-  const float inverse_z = 1.0f / z;
-  const float u = x * inverse_z, w = y * inverse_z;
+  const R x = v[0] * mean[0] + v[1] * mean[1] + v[2] * mean[2] + v[3];
+  const R y = v[4] * mean[0] + v[5] * mean[1] + v[6] * mean[2] + v[7];
+  const R z = v[8] * mean[0] + v[9] * mean[1] + v[10] * mean[2] + v[11];
+  const R inverse_z = 1.0f / z;
+  const R u = x * inverse_z, w = y * inverse_z;
 
   // 1.3 tan(fov / 2) about the image centre; a principal point off the centre shifts the window with it.
   const float margin_x = 0.15f * camera.width, margin_y = 0.15f * camera.height;
-  const float u_clamped =
+  const R u_clamped =
       clamp_to(u, -(camera.cx + margin_x) / camera.fx, (camera.width - camera.cx + margin_x) / camera.fx);
-  const float w_clamped =
+  const R w_clamped =
       clamp_to(w, -(camera.cy + margin_y) / camera.fy, (camera.height - camera.cy + margin_y) / camera.fy);
 
-  const float jx = camera.fx * inverse_z, jy = camera.fy * inverse_z;
-  float row_x[3], row_y[3];
+  const R jx = camera.fx * inverse_z, jy = camera.fy * inverse_z;
+  R row_x[3], row_y[3];
   for (int j = 0; j < 3; ++j) {
-    const float along_x = v[0] * axes[j] + v[1] * axes[3 + j] + v[2] * axes[6 + j];
-    const float along_y = v[4] * axes[j] + v[5] * axes[3 + j] + v[6] * axes[6 + j];
-    const float along_z = v[8] * axes[j] + v[9] * axes[3 + j] + v[10] * axes[6 + j];
+    const R along_x = v[0] * axes[j] + v[1] * axes[3 + j] + v[2] * axes[6 + j];
+    const R along_y = v[4] * axes[j] + v[5] * axes[3 + j] + v[6] * axes[6 + j];
+    const R along_z = v[8] * axes[j] + v[9] * axes[3 + j] + v[10] * axes[6 + j];
     row_x[j] = jx * (along_x - u_clamped * along_z);
     row_y[j] = jy * (along_y - w_clamped * along_z);
   }
-  const float xx = row_x[0] * row_x[0] + row_x[1] * row_x[1] + row_x[2] * row_x[2];
-  const float xy = row_x[0] * row_y[0] + row_x[1] * row_y[1] + row_x[2] * row_y[2];
-  const float yy = row_y[0] * row_y[0] + row_y[1] * row_y[1] + row_y[2] * row_y[2];
-  const float cross_x = row_x[1] * row_y[2] - row_x[2] * row_y[1];
-  const float cross_y = row_x[2] * row_y[0] - row_x[0] * row_y[2];
-  const float cross_z = row_x[0] * row_y[1] - row_x[1] * row_y[0];
+  const R xx = row_x[0] * row_x[0] + row_x[1] * row_x[1] + row_x[2] * row_x[2];
+  const R xy = row_x[0] * row_y[0] + row_x[1] * row_y[1] + row_x[2] * row_y[2];
+  const R yy = row_y[0] * row_y[0] + row_y[1] * row_y[1] + row_y[2] * row_y[2];
+  const R cross_x = row_x[1] * row_y[2] - row_x[2] * row_y[1];
+  const R cross_y = row_x[2] * row_y[0] - row_x[0] * row_y[2];
+  const R cross_z = row_x[0] * row_y[1] - row_x[1] * row_y[0];
 
-  Footprint f;
-  f.x = camera.fx * u + camera.cx - 0.5f;
-  f.y = camera.fy * w + camera.cy - 0.5f;
+  Footprint<R> f;
+  f.x = camera.fx * u + (camera.cx - 0.5f);
+  f.y = camera.fy * w + (camera.cy - 0.5f);
   f.depth = z;
   f.cov_xx = xx + kDilation;
   f.cov_xy = xy;
@@ -106,34 +133,34 @@ POTR_HD Footprint project_splat(const Camera& camera, const float mean[3], const
 }
 
 // The reference rasteriser's radius: three standard deviations along the longer axis, in whole pixels.
-POTR_HD float footprint_radius(const Footprint& f) {
-  const float half_difference = 0.5f * (f.cov_xx - f.cov_yy);
-  const float spread = sqrtf(max_of(0.1f, half_difference * half_difference + f.cov_xy * f.cov_xy));
-  return ceilf(3.0f * sqrtf(0.5f * (f.cov_xx + f.cov_yy) + spread));
+template <class R>
+POTR_HD R footprint_radius(const Footprint<R>& f) {
+  const R half_difference = 0.5f * (f.cov_xx - f.cov_yy);
+  const R spread = sqrt_of(max_of(half_difference * half_difference + f.cov_xy * f.cov_xy, all_lanes<R>(0.1f)));
+  return ceil_of(3.0f * sqrt_of(0.5f * (f.cov_xx + f.cov_yy) + spread));
 }
 
-// First and one-past-last tile that [center - extent, center + extent] touches, within [0, tiles].
-// `radius` gives the reference's rectangle (its upper bound may be a tile short, which is part of the image formation);
-// `extent` the exact reach of the ellipse on which alpha falls to 1/255. A splat is drawn in the intersection.
-POTR_HD void tile_range(float center, float radius, float extent, int tiles, int* first, int* last) {
+// First and one-past-last tile that [center - extent, center + extent] touches, within [0, tiles], still to be truncated
+// to integers. `radius` gives the reference's rectangle (its upper bound may be a tile short, which is part of the image
+// formation); `extent` the exact reach of the ellipse on which alpha falls to 1/255. A splat is drawn in the intersection.
+template <class R>
+POTR_HD void tile_range(R center, R radius, R extent, int tiles, R* first, R* last) {
   const float n = (float)tiles, s = 1.0f / kTile;
-  const float reference_first = clamp_to((center - radius) * s, 0.0f, n);
-  const float reference_last = clamp_to((center + radius + (kTile - 1)) * s, 0.0f, n);
-  const float exact_first = clamp_to((center - extent) * s, 0.0f, n);
-  const float exact_last = clamp_to((center + extent) * s + 1.0f, 0.0f, n);
-  *first = (int)max_of(reference_first, exact_first);
-  *last = (int)min_of(reference_last, exact_last);
+  *first = clamp_to((center - min_of(radius, extent)) * s, 0.0f, n);
+  *last = min_of(clamp_to((center + radius + (float)(kTile - 1)) * s, 0.0f, n),
+                 clamp_to((center + extent) * s + 1.0f, 0.0f, n));
 }
 
 // Values of the SH basis at the unit vector (x, y, z), degree <= 3; twin of potr/sh.py.
-POTR_HD void sh_basis(float x, float y, float z, int degree, float basis[kMaxCoefficients]) {
-  basis[0] = 0.28209479177387814f;
+template <class R>
+POTR_HD void sh_basis(R x, R y, R z, int degree, R basis[kMaxCoefficients]) {
+  basis[0] = all_lanes<R>(0.28209479177387814f);
   if (degree < 1) return;
   basis[1] = -0.4886025119029199f * y;
   basis[2] = 0.4886025119029199f * z;
   basis[3] = -0.4886025119029199f * x;
   if (degree < 2) return;
-  const float xx = x * x, yy = y * y, zz = z * z;
+  const R xx = x * x, yy = y * y, zz = z * z;
   basis[4] = 1.0925484305920792f * x * y;
   basis[5] = -1.0925484305920792f * y * z;
   basis[6] = 0.31539156525252005f * (2 * zz - xx - yy);
