@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
 PIP := $(PY) -m pip -qq --disable-pip-version-check install -c constraints.txt
 
-.PHONY: help setup run test lint types bench fuzz golden clean
+.PHONY: help setup run test lint types bench tables fuzz golden clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test: lint types ## what CI runs: lint, types, every test
 
 bench: setup ## rasteriser and scaling benchmarks, minutes
 	@$(PY) experiments/bench_rasterizer.py
+
+tables: setup ## every finished run under outputs/ as a Markdown table
+	@$(PY) experiments/tables.py
 
 fuzz: setup ## fuzz the native decoder under ASan and UBSan for a minute
 	@$(PY) tests/format/run_fuzz.py

@@ -28,13 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 refused (one line on stderr says why), 130 interrupted.
     """
     args = _parser().parse_args(arguments)
-    from potr.experiment import console  # after parsing: --help needs neither torch nor rich
-
-    if getattr(args, "threads", None) is not None:
-        import torch
-
-        torch.set_num_threads(args.threads)
     try:
+        from potr.experiment import console  # after parsing: --help needs neither torch nor rich
+
+        if getattr(args, "threads", None) is not None:
+            import torch
+
+            torch.set_num_threads(args.threads)
         with console.screen(args.verbose - args.quiet) as args.progress:
             text = args.command(args)
     except PotrError as error:

@@ -25,7 +25,7 @@ from potr.experiment.console import log_file
 from potr.experiment.measure import Judge, judge
 from potr.experiment.pictures import caption, megabytes, save_comparison, typical_view
 from potr.experiment.result import RESULT_FILE, Measured, RunResult, read_result, write_result
-from potr.experiment.schema import RunConfig, parse_color, to_yaml
+from potr.experiment.schema import RunConfig, parse_color, to_yaml, with_codec_resolved
 from potr.experiment.tracking import tracker
 from potr.files import write_atomic
 from potr.io.cameras_json import write_cameras_json
@@ -76,7 +76,7 @@ def run(config: RunConfig, *, progress: Progress = silent) -> RunResult:
     (folder / RESULT_FILE).unlink(missing_ok=True)
     with log_file(folder / LOG_FILE), tracker(config, f"{scene.name}/{folder.name}", folder) as track:
         log.info("%s: %d splats, %d training views", folder, scene.model.num_splats, len(scene.train_views))
-        write_atomic(folder / CONFIG_FILE, to_yaml(config).encode(), overwrite=True)
+        write_atomic(folder / CONFIG_FILE, to_yaml(with_codec_resolved(config)).encode(), overwrite=True)
         try:
             result = _compress_and_measure(config, scene, folder, run_identity, progress)
         except KeyboardInterrupt:

@@ -160,6 +160,17 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def with_codec_resolved(config: RunConfig) -> RunConfig:
+    """The same run with every codec parameter written out instead of None."""
+    codec = config.codec_config()
+    stages: dict[str, Any] = {}
+    for stage in STAGES:
+        values = dataclasses.asdict(getattr(codec, stage))
+        plain = {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
+        stages[stage] = dataclasses.replace(getattr(config, stage), **plain)
+    return dataclasses.replace(config, **stages)
+
+
 def register() -> None:
     """Give Hydra the schema, as ``run_schema``."""
     node = OmegaConf.structured(RunConfig)

@@ -133,6 +133,16 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(override: str, message: s
         composed(override)
 
 
+def test_the_resolved_configuration_is_the_same_run_written_out() -> None:
+    config = composed("quality=0.3", "prune.cap=1e-8", "quantize=fine")
+    resolved = schema.with_codec_resolved(config)
+    assert resolved.codec_config() == config.codec_config()
+    text = schema.to_yaml(resolved)
+    for said in ("cap: 1.0e-08\n", "criterion: both\n", "dc_multiplier: 1024.0\n", "early_passes: "):
+        assert said in text
+    assert "early_passes: null" not in text
+
+
 def test_colors() -> None:
     assert schema.parse_color("white") == (1.0, 1.0, 1.0)
     assert schema.parse_color("#ff0080") == (1.0, 0.0, 128 / 255)

@@ -53,7 +53,7 @@ def test_a_run_leaves_its_files_and_nothing_else(finished: tuple[RunConfig, RunR
     assert result.folder.name == "q0.5,prune.early_passes=2,prune.late_passes=1,evaluate.fps_seconds=0.01"
     files = {path.name for path in result.folder.iterdir()}
     assert files == {"scene.potr", "result.json", "config.yaml", "run.log", "before_after.png", "cameras.json"}
-    assert "early_passes: 2" in (result.folder / "config.yaml").read_text()
+    assert "early_passes: 2\n" in (result.folder / "config.yaml").read_text()
     assert "early pass" in (result.folder / "run.log").read_text()
     assert (result.folder / "before_after.png").read_bytes()[:4] == b"\x89PNG"
 

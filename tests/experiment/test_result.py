@@ -4,6 +4,8 @@
 import dataclasses
 import json
 import re
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,24 @@ def test_results_are_found_and_damaged_ones_named(tmp_path: Path) -> None:
     assert [result.folder.relative_to(tmp_path).as_posix() for result in results] == ["a/q0.1", "b/q0.5"]
     assert len(problems) == 1
     assert "a/q0.5/result.json" in problems[0]
+
+
+def test_the_tables_script_prints_what_it_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Path(__file__).resolve().parents[2] / "experiments" / "tables.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])
+    main = runpy.run_path(str(script))["main"]
+    assert main() == 1
+    assert "no finished run" in capsys.readouterr().err
+    for name in ("q0.1", "q0.5"):
+        (tmp_path / name).mkdir()
+        write_result(a_result(folder=tmp_path / name), tmp_path / name)
+    (tmp_path / "q0.1" / "result.json").write_text("{}")
+    assert main() == 0
+    out, err = capsys.readouterr()
+    assert out == table([a_result(folder=tmp_path / "q0.5")]) + "\n"
+    assert "left out: " in err
 
 
 def test_every_field_is_documented_in_the_architecture_s_words() -> None:
