@@ -18,7 +18,7 @@ from potr.codec.checkpoint import Progressed
 from potr.codec.compact import compact
 from potr.codec.config import CodecConfig
 from potr.codec.footprint import pixel_sizes
-from potr.codec.prune import PruneState, final_cap, prune, start
+from potr.codec.prune import PruneState, absolute_target, final_cap, prune, start
 from potr.codec.quality import config_for
 from potr.codec.quantize import quantize
 from potr.codec.quantized import QuantizedModel
@@ -109,6 +109,7 @@ class _Session:
         checkpoint: Path | None, progress: Progress,
     ) -> None:  # fmt: skip
         self.views, self.config, self.rasterizer, self.progress = views, config, rasterizer, progress
+        self.prune_config = absolute_target(config.prune, model.num_splats)  # both phases mean the input's splats
         self.checkpoint = checkpoint
         self.key = checkpoints.fingerprint(model, views, config, rasterizer.name) if checkpoint else ""
         self.done = checkpoints.load(checkpoint, self.key) if checkpoint else Progressed()
@@ -122,9 +123,9 @@ class _Session:
             seconds = {**self.done.seconds, phase: time.perf_counter() - begin}
             self._advance(self.done.replace(**{phase: state}, seconds=seconds))
 
-        first = getattr(self.done, phase) or start(model, self.config.prune, self.cap)
+        first = getattr(self.done, phase) or start(model, self.prune_config, self.cap)
         state = prune(
-            model, self.views, self.rasterizer, self.config.prune, phase,
+            model, self.views, self.rasterizer, self.prune_config, phase,
             state=first, on_pass=on_pass, progress=self.progress,
         )  # fmt: skip
         self.cap = state.cap

@@ -113,7 +113,7 @@ def prune(
     """
     passes = config.early_passes if phase == "early" else config.late_passes
     state = state or start(model, config)
-    target = _target(model.num_splats, config)
+    target = absolute_target(config, model.num_splats).target_splats
     while not state.finished and len(state.passes) < passes:
         number = len(state.passes)
         current = model.select(state.kept)
@@ -139,13 +139,11 @@ def prune(
     return state
 
 
-def _target(num_splats: int, config: PruneConfig) -> int | None:
-    if config.target_splats is not None:
-        return min(config.target_splats, num_splats)
-    if config.target_share is not None:
-        kept: int = max(1, round(config.target_share * num_splats))
-        return kept
-    return None
+def absolute_target(config: PruneConfig, num_splats: int) -> PruneConfig:
+    """The configuration with a target share turned into a number of splats."""
+    if config.target_share is None:
+        return config
+    return replace(config, target_splats=max(1, round(config.target_share * num_splats)), target_share=None)
 
 
 def _pass_target(num_splats: int, target: int | None, passes_left: int) -> int | None:
