@@ -40,6 +40,8 @@ constexpr int64_t kProjectChunk = 64;   // blocks of a projection task
 constexpr int kRadixBits = 11;
 constexpr int kRadix = 1 << kRadixBits;
 
+uint32_t tiles_of(const TileRectangle& r) { return (uint32_t)(r.x1 - r.x0) * (r.y1 - r.y0); }
+
 }  // namespace
 
 const Kernels* find_kernels(const std::string& name) {
@@ -102,7 +104,7 @@ void Rasterizer::project(const Model& model, const Camera& camera) {
   // order is that of the model.
   uint32_t* keys = keys_swap_.reserve(padded);
   uint32_t* indices = indices_swap_.reserve(padded);
-  int64_t* begin = counts_.reserve(num_chunks + 1);
+  int64_t* begin = chunk_begin_.reserve(num_chunks + 1);
 #pragma omp parallel for num_threads(threads_) schedule(dynamic, 4)
   for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
     const int64_t first = chunk * kProjectChunk, last = std::min(first + kProjectChunk, layout.num_blocks);
@@ -148,47 +150,69 @@ void Rasterizer::sort_by_depth() {
 // the order: all count, the counts become positions, all write.
 void Rasterizer::bin(bool slots) {
   const int64_t num_tiles = (int64_t)tiles_x_ * tiles_y_;
+  const int64_t stride = tiles_x_ + 1, corners = stride * (tiles_y_ + 1);
   const int64_t chunks = threads_;
-  int64_t* counts = counts_.reserve(chunks * num_tiles);
+  int64_t* positions = positions_.reserve(chunks * corners);
   int64_t* tile_begin = tile_begin_.reserve(num_tiles + 1);
-  std::fill_n(counts, chunks * num_tiles, 0);
   const auto first_of = [&](int64_t chunk) { return num_visible_ * chunk / chunks; };
 #pragma omp parallel for num_threads(threads_) schedule(static, 1)
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    int64_t* count = counts + chunk * num_tiles;
+    // A rectangle is counted at its four corners; summing along rows and columns gives the count of every tile.
+    int64_t* count = positions + chunk * corners;
+    std::fill_n(count, corners, 0);
     for (int64_t i = first_of(chunk); i < first_of(chunk + 1); ++i) {
       const TileRectangle r = rectangles_[indices_[i]];
-      for (int y = r.y0; y < r.y1; ++y)
-        for (int x = r.x0; x < r.x1; ++x) ++count[y * tiles_x_ + x];
+      ++count[r.y0 * stride + r.x0];
+      --count[r.y0 * stride + r.x1];
+      --count[r.y1 * stride + r.x0];
+      ++count[r.y1 * stride + r.x1];
+    }
+    for (int64_t y = 0; y < tiles_y_; ++y) {
+      int64_t along_row = 0;
+      for (int64_t x = 0; x < tiles_x_; ++x) {
+        along_row += count[y * stride + x];
+        count[y * stride + x] = along_row + (y > 0 ? count[(y - 1) * stride + x] : 0);
+      }
     }
   }
   int64_t total = 0;
   longest_tile_ = 0;
   for (int64_t tile = 0; tile < num_tiles; ++tile) {
+    const int64_t corner = tile / tiles_x_ * stride + tile % tiles_x_;
     tile_begin[tile] = total;
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) total += std::exchange(counts[chunk * num_tiles + tile], total);
+    for (int64_t chunk = 0; chunk < chunks; ++chunk)
+      total += std::exchange(positions[chunk * corners + corner], total);
     longest_tile_ = std::max(longest_tile_, total - tile_begin[tile]);
   }
   tile_begin[num_tiles] = total;
   num_entries_ = total;
   if (total > std::numeric_limits<uint32_t>::max()) throw std::length_error("more than 2^32 (splat, tile) pairs");
   uint32_t* entries = entries_.reserve(total);
+  if (slots) slot_begin_.reserve(chunks);
 #pragma omp parallel for num_threads(threads_) schedule(static, 1)
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    int64_t* position = counts + chunk * num_tiles;
+    int64_t* position = positions + chunk * corners;
     for (int64_t i = first_of(chunk); i < first_of(chunk + 1); ++i) {
       const uint32_t index = indices_[i];
       const TileRectangle r = rectangles_[index];
-      for (int y = r.y0; y < r.y1; ++y)
-        for (int x = r.x0; x < r.x1; ++x) entries[position[y * tiles_x_ + x]++] = index;
+      for (int64_t y = r.y0; y < r.y1; ++y)
+        for (int64_t x = r.x0; x < r.x1; ++x) entries[position[y * stride + x]++] = index;
     }
+    if (!slots) continue;
+    uint32_t count = 0;
+    for (int64_t v = first_of(chunk); v < first_of(chunk + 1); ++v) count += tiles_of(rectangles_[unsorted_[v]]);
+    slot_begin_[chunk] = count;
   }
   if (!slots) return;
-  uint32_t slot = 0;
-  for (int64_t i = 0; i < num_visible_; ++i) {
-    Splat& s = splats_[unsorted_[i]];
-    s.first_slot = slot;
-    slot += (uint32_t)(s.tiles.x1 - s.tiles.x0) * (s.tiles.y1 - s.tiles.y0);
+  uint32_t begin = 0;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) begin += std::exchange(slot_begin_[chunk], begin);
+#pragma omp parallel for num_threads(threads_) schedule(static, 1)
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    uint32_t slot = slot_begin_[chunk];
+    for (int64_t v = first_of(chunk); v < first_of(chunk + 1); ++v) {
+      splats_[unsorted_[v]].first_slot = slot;
+      slot += tiles_of(rectangles_[unsorted_[v]]);
+    }
   }
 }
 
@@ -266,7 +290,7 @@ double Rasterizer::removal(const Model& model, const Camera& camera, const float
   for (int64_t v = 0; v < num_visible_; ++v) {
     const int64_t i = unsorted_[v];
     const Splat& s = splats_[i];
-    const int64_t count = (int64_t)(s.tiles.x1 - s.tiles.x0) * (s.tiles.y1 - s.tiles.y0);
+    const int64_t count = tiles_of(s.tiles);
     const float* slot = slots_.data() + (int64_t)s.first_slot * kRemovalSlot;
     double total[3] = {};
     float peak = 0, pixels = 0;
@@ -305,7 +329,7 @@ double Rasterizer::color(const Model& model, const Camera& camera, const float b
     const int64_t i = unsorted_[v];
     const Splat& s = splats_[i];
     if (s.clamped == 7) continue;
-    const int64_t count = (int64_t)(s.tiles.x1 - s.tiles.x0) * (s.tiles.y1 - s.tiles.y0);
+    const int64_t count = tiles_of(s.tiles);
     const float* slot = slots_.data() + (int64_t)s.first_slot * kColorSlot;
     double total[kColorSlot] = {};
     for (int64_t t = 0; t < count; ++t, slot += kColorSlot)

@@ -129,7 +129,9 @@ class Rasterizer {
   Buffer<uint32_t> unsorted_;          // visible splats by index
   Buffer<int64_t> tile_begin_;         // [tiles + 1]
   Buffer<uint32_t> entries_;           // splat indices tile by tile
-  Buffer<int64_t> counts_;             // [chunks, tiles]
+  Buffer<int64_t> chunk_begin_;        // of projection: [chunks + 1]
+  Buffer<int64_t> positions_;          // [chunks, tiles_y + 1, tiles_x + 1]
+  Buffer<uint32_t> slot_begin_;        // [chunks]
   Buffer<float> slots_;
   Buffer<double> tile_sse_;
   std::vector<Buffer<char>> tapes_;    // one per thread

@@ -186,7 +186,7 @@ inline int64_t blend(TileState& state, const TileTask& task, TapedEntry* taped_e
   int64_t e = 0;
   TileSplat placed;
   for (; e < task.num_entries && state.alive; ++e) {
-    if (e + 4 < task.num_entries) __builtin_prefetch(&task.splats[task.entries[e + 4]]);
+    if (e + 8 < task.num_entries) __builtin_prefetch(&task.splats[task.entries[e + 8]]);
     const Splat& s = task.splats[task.entries[e]];
     place(s, s.x - origin_x, s.y - origin_y, placed);
     Mask blended = 0;
@@ -323,7 +323,8 @@ double removal_tile(const TileTask& task) {
   for (int64_t t = 0; t < num_taped; ++t) tape += __builtin_popcountll(taped_entries[t].blocks);
   for (int64_t t = num_taped - 1; t >= 0; --t) {
     const Splat& s = task.splats[task.entries[taped_entries[t].entry]];
-    if (t >= 4) __builtin_prefetch(&task.splats[task.entries[taped_entries[t - 4].entry]]);
+    if (t >= 8) __builtin_prefetch(&task.splats[task.entries[taped_entries[t - 8].entry]]);
+    if (t >= 4) __builtin_prefetch(slot_of(task, taped_entries[t - 4].entry, kRemovalSlot), 1);
     F delta{}, squared{}, contribution{}, peak{};
     int pixels = 0;
     for (Mask left = taped_entries[t].blocks; left;) {
