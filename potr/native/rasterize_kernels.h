@@ -51,7 +51,7 @@ struct ProjectTask {
   TileRectangle* tiles;   // [num_splats]
 };
 
-constexpr int kRemovalSlot = 8;  // delta_sse, render_sse, contribution, peak, pixels; padded
+constexpr int kRemovalSlot = 5;  // delta_sse, render_sse, contribution, peak, pixels
 constexpr int kColorSlot = 5;    // sum (T a)^2, sum T a (C - g) of R, G, B, sum T a
 
 struct TileTask {
