@@ -73,6 +73,7 @@ def save(path: Path, key: str, progressed: Progressed) -> None:
         phase: PruneState | None = getattr(progressed, name)
         if phase is not None:
             arrays[name] = phase.kept.numpy()
+            arrays[f"{name}_before"] = phase.before.numpy()
     if progressed.sh is not None:
         arrays["sh"] = progressed.sh.cpu().numpy()
     write_atomic(path, lambda file: np.savez(file, **arrays), overwrite=True)
@@ -90,10 +91,10 @@ def load(path: Path, key: str) -> Progressed:
             log.warning("%s: checkpoint of another model, views or parameters; starting over", path)
             return Progressed()
         return Progressed(
-            early=_state(state["early"], arrays.get("early")),
+            early=_state(state["early"], arrays.get("early"), arrays.get("early_before")),
             sh=torch.from_numpy(arrays["sh"]) if "sh" in arrays else None,
             compact_details=state["compact_details"],
-            late=_state(state["late"], arrays.get("late")),
+            late=_state(state["late"], arrays.get("late"), arrays.get("late_before")),
             seconds=state["seconds"],
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
@@ -112,8 +113,15 @@ def _passes(state: PruneState | None) -> dict[str, Any] | None:
     }
 
 
-def _state(stored: dict[str, Any] | None, kept: Any) -> PruneState | None:
+def _state(stored: dict[str, Any] | None, kept: Any, before: Any) -> PruneState | None:
     if stored is None:
         return None
     reports = tuple(PassReport(**report) for report in stored["passes"])
-    return PruneState(torch.from_numpy(kept), reports, stored["share_limit"], stored["cap"], stored["finished"])
+    return PruneState(
+        torch.from_numpy(kept),
+        torch.from_numpy(before),
+        reports,
+        stored["share_limit"],
+        stored["cap"],
+        stored["finished"],
+    )

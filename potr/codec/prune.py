@@ -34,7 +34,8 @@ class PassReport:
         predicted_mse_change: sum of the removed splats' own changes, as if they did not interact.
         budget: sum of what the removed splats were charged with.
         real_mse_change: measured; None until the next pass has seen the result.
-        share_limit: of the splats, that the pass was allowed.
+        undone: the pass cost more than it may and was taken back.
+        share_limit, share_used: of the splats, that the pass was allowed to remove, and that it removed.
     """
 
     phase: str
@@ -46,7 +47,9 @@ class PassReport:
     predicted_mse_change: float
     budget: float
     share_limit: float
+    share_used: float
     real_mse_change: float | None = None
+    undone: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -59,6 +62,7 @@ class PruneState:
 
     Attributes:
         kept: [M] int64 indices, ascending, of the phase's input model's splats still there.
+        before: [L] int64 what was there before the last pass, for taking it back.
         passes: reports of the passes done.
         share_limit: for the next pass.
         cap: rise of the MSE that a removal may cost in the end; None before the first pass. With a target, the most
@@ -67,6 +71,7 @@ class PruneState:
     """
 
     kept: Tensor
+    before: Tensor
     passes: tuple[PassReport, ...]
     share_limit: float
     cap: float | None = None
@@ -75,7 +80,8 @@ class PruneState:
 
 def start(model: SplatModel, config: PruneConfig, cap: float | None = None) -> PruneState:
     """The state before the first pass; ``cap`` where it is already known."""
-    return PruneState(torch.arange(model.num_splats), (), config.max_share, cap)
+    everything = torch.arange(model.num_splats)
+    return PruneState(everything, everything, (), config.max_share, cap)
 
 
 def final_cap(config: PruneConfig, mse: float, num_splats: int) -> float:
@@ -113,7 +119,8 @@ def prune(
     """
     passes = config.early_passes if phase == "early" else config.late_passes
     state = state or start(model, config)
-    target = absolute_target(config, model.num_splats).target_splats
+    config = absolute_target(config, model.num_splats)
+    last_costs: RemovalCost | None = None
     while not state.finished and len(state.passes) < passes:
         number = len(state.passes)
         current = model.select(state.kept)
@@ -124,15 +131,20 @@ def prune(
         costs = rasterizer.removal_cost(current, views, progress=report)
         mse = costs.sse / costs.samples
         state = _check_last_pass(state, mse, config)
+        if state.passes and state.passes[-1].undone:
+            current = model.select(state.kept)
+            costs = last_costs or rasterizer.removal_cost(current, views, progress=report)
+            mse = costs.sse / costs.samples
+        last_costs = costs
         cap = final_cap(config, mse, current.num_splats) if state.cap is None else state.cap
         removed, charged = select_removals(
             costs, config, cap=cap * _rise(config, phase, number, passes), share=state.share_limit,
-            target=_pass_target(current.num_splats, target, passes - number),
+            target=_pass_target(current.num_splats, config.target_splats, passes - number),
         )  # fmt: skip
         state = _after_removal(replace(state, cap=cap), phase, costs, removed, charged, mse)
-        if target is not None:
+        if config.target_splats is not None:
             state = replace(state, cap=max(p.cap for p in state.passes))
-        if not removed.any() and (target is not None or number + 1 == passes or phase == "late"):
+        if not removed.any() and (config.target_splats is not None or number + 1 == passes or phase == "late"):
             state = replace(state, finished=True)
         log.info("%s", describe(state.passes[-1]))
         on_pass(state)
@@ -182,7 +194,7 @@ def select_removals(
         config: criterion and limits.
         cap: rise of the MSE that one removal may cost; not used with a target.
         share: of the splats that may go, unseen ones not counted.
-        target: keep this many instead of using the cap.
+        target: keep this many, instead of the cap and the share.
 
     Returns:
         [N] bool mask and [N] float64 charged rise of the squared error.
@@ -200,7 +212,7 @@ def select_removals(
     if target is None:
         limit = min(limit, int((charged[order] <= cap * costs.samples).sum()))
     else:
-        limit = min(limit, max(0, n - target - (int(unseen.sum()) if config.remove_unseen else 0)))
+        limit = max(0, n - target - (int(unseen.sum()) if config.remove_unseen else 0))
     removed = torch.zeros(n, dtype=torch.bool)
     removed[order[:limit]] = True
     if config.remove_unseen:
@@ -222,19 +234,35 @@ def _after_removal(
         predicted_mse_change=float(costs.delta_sse[removed].sum() / costs.samples),
         budget=float(charged[removed].clamp_min(0).sum() / costs.samples),
         share_limit=state.share_limit,
+        share_used=float(seen.sum()) / max(1, len(removed)),
     )
-    return replace(state, kept=state.kept[~removed], passes=(*state.passes, report))
+    return replace(state, kept=state.kept[~removed], before=state.kept, passes=(*state.passes, report))
 
 
 def _check_last_pass(state: PruneState, mse: float, config: PruneConfig) -> PruneState:
-    """Enters the last pass's real change of the MSE; halves the next step if it went over budget."""
-    if not state.passes:
+    """Enters the last pass's real change of the MSE, and sizes the next step by it.
+
+    Over ``tolerance`` times its budget the next step is halved. Where in addition its removals cost more than the cap
+    on average, they interacted so much that the pass is taken back: splats that are each free to remove are not always
+    free together. With a target there is no cap to keep to.
+    """
+    if not state.passes or state.passes[-1].real_mse_change is not None:
         return state
     last = state.passes[-1]
     real = mse - last.mse
     over = real > config.tolerance * last.budget
-    share = state.share_limit / 2 if over else min(config.max_share, state.share_limit * GROWTH)
-    return replace(state, passes=(*state.passes[:-1], replace(last, real_mse_change=real)), share_limit=share)
+    undone = (
+        over
+        and config.target_splats is None
+        and state.cap is not None
+        and real > state.cap * (last.removed - last.unseen)
+    )
+    if undone:
+        log.info("that pass raised the MSE by %.2e instead of %.2e: taken back", real, last.budget)
+    share = last.share_used / 2 if over else min(config.max_share, state.share_limit * GROWTH)
+    last = replace(last, real_mse_change=real, undone=undone, left=len(state.before) if undone else last.left)
+    kept = state.before if undone else state.kept
+    return replace(state, kept=kept, passes=(*state.passes[:-1], last), share_limit=share)
 
 
 def describe(report: PassReport) -> str:

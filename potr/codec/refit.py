@@ -10,7 +10,7 @@ from potr.rasterizer.base import ColorStatistics
 from potr.splats import SplatModel
 
 # Trust in the old coefficients: a share of each splat's mean curvature, and the curvature of a splat barely seen.
-RELATIVE_PRIOR = 1e-2
+RELATIVE_PRIOR = 0.1
 ABSOLUTE_PRIOR = 1e-3
 
 

@@ -77,7 +77,7 @@ def test_interrupted_and_resumed_gives_the_same_bytes(scene: tuple[SplatModel, l
     for stop_at in (
         "early pruning pass 3/4",
         "compaction statistics",
-        "late pruning pass 2/2",
+        "late pruning pass 1/2",
         "quantisation statistics",
     ):
         path = tmp_path / stop_at.split("/")[0].replace(" ", "_")

@@ -132,7 +132,9 @@ def test_a_pass_over_budget_halves_the_next_step() -> None:
     calm = run(AdditiveRasterizer(VALUES), config)
     wild = run(AdditiveRasterizer(VALUES, interaction=5.0), config)
     assert [p.share_limit for p in calm.passes] == [0.2] * 4
-    assert [p.share_limit for p in wild.passes] == [0.2, 0.1, 0.05, 0.025]
+    for last, following in zip(wild.passes, wild.passes[1:], strict=False):
+        assert following.share_limit == pytest.approx(last.share_used / 2)
+    assert not any(p.undone for p in wild.passes)  # removals still cost less than the cap
     assert len(wild.kept) > len(calm.kept)
 
 
@@ -153,3 +155,17 @@ def test_an_interrupted_phase_goes_on_from_its_last_pass() -> None:
     assert rasterizer.passes[0] == states[2].passes[-1].left
     assert resumed.kept.tolist() == whole.kept.tolist()
     assert resumed.passes == whole.passes
+
+
+def test_a_pass_that_cost_more_than_the_cap_is_taken_back() -> None:
+    config = PruneConfig(early_passes=5, cap=0.3 / SAMPLES, first_cap=1.0, max_share=0.4, tolerance=2.0)
+    state = run(AdditiveRasterizer(VALUES, interaction=10.0), config)
+    first = state.passes[0]
+    assert first.undone
+    assert first.left == 100
+    assert first.real_mse_change == pytest.approx(10 * first.predicted_mse_change)
+    assert state.passes[1].mse == first.mse
+    assert state.passes[1].removed < first.removed
+    removed = sum(p.removed for p in state.passes if not p.undone)
+    assert len(state.kept) == 100 - removed
+    assert removed > 0
