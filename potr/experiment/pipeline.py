@@ -6,7 +6,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -63,8 +64,11 @@ def run(config: RunConfig, *, progress: Progress = silent) -> RunResult:
             another configuration.
     """
     config.codec_config()  # refuse what is out of range before minutes of work
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    with _torch_threads(config.threads):
+        return _run(config, progress)
+
+
+def _run(config: RunConfig, progress: Progress) -> RunResult:
     scene = open_scene(config, progress)
     folder = Path(config.outputs) / scene.name / identity.run_name(config)
     run_identity = Identity(identity.config_sha256(config), identity.inputs_sha256(scene))
@@ -225,6 +229,17 @@ def _seconds_per_stage(encoded: Encoded) -> dict[str, float]:
     for stage in encoded.stages:
         seconds[stage.name] = seconds.get(stage.name, 0.0) + stage.seconds
     return seconds
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _reasons(jury: Judge, commit: str | None, peak_memory: int | None) -> dict[str, str]:

@@ -20,11 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
 from potr.codec.quality import PRESETS, config_for
 from potr.errors import ConfigError
+from potr.evaluate.weights import Network
 from potr.experiment.overrides import STAGES, Overrides, field_types, unknown
+from potr.rasterizer.select import BACKENDS
 
-BACKENDS = ("auto", "cpu", "reference")
 KINDS = ("demo", "folder")
-LPIPS_NETWORKS = ("none", "alex", "vgg")
+LPIPS_NETWORKS = ("none", *(network.value for network in Network))
 TRACKERS = ("none", "wandb")
 
 
@@ -85,7 +86,7 @@ class BackendChoice:
     name: str = "auto"
 
     def __post_init__(self) -> None:
-        _one_of("backend.name", self.name, BACKENDS)
+        _one_of("backend.name", self.name, ("auto", *BACKENDS))
 
 
 @dataclass(frozen=True)

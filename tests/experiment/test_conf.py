@@ -116,7 +116,7 @@ def test_a_misspelt_key_fails_at_composition(override: str) -> None:
         ("quality=nan", r"quality: expected a number in \(0, 1\], got nan"),
         ("prune.cap=2", r"PruneConfig.cap: expected a number in \[0.0, 1.0\], got 2.0"),
         ("prune.criterion=photos", "expected one of photo, render, both, got 'photos'"),
-        ("evaluate.lpips=vg", "did you mean 'vgg'. allowed: none, alex, vgg"),
+        ("evaluate.lpips=vg", "did you mean 'vgg'. allowed: none, vgg, alex"),
         ("backend.name=gpu", "allowed: auto, cpu, reference"),
         ("codec.name=papers", "did you mean 'paper'"),
         ("tracker.name=mlflow", "allowed: none, wandb"),

@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from potr.experiment.schema import (
 )
 from tests.helpers.scene_folder import make_scene_folder
 
+SCENES = Path(os.environ.get("POTR_SCENES", Path(__file__).parents[3] / "shared" / "scenes"))
 QUICK = PruneOverrides(early_passes=2, late_passes=1)
 
 
@@ -228,15 +230,27 @@ def test_dataset_settings_reach_the_scene(scene_folder: Path, tmp_path: Path) ->
     assert scene.train_views[0].background == (1.0, 0.0, 0.0)
 
 
+@pytest.mark.scenes
+@pytest.mark.parametrize("name", ["chair", "bonsai", "fern"])
+def test_real_scenes_run_at_a_reduced_size(name: str, tmp_path: Path) -> None:
+    if not (SCENES / name).is_dir():
+        pytest.skip(f"{SCENES / name} is not there; POTR_SCENES names the folder of the real scenes")
+    dataset = DatasetConfig(kind="folder", path=str(SCENES / name), downscale=4, max_views=3)
+    result = pipeline.run(a_config(SCENES / name, tmp_path, dataset=dataset, quality=0.8))
+    assert result.dataset == name
+    assert result.splats_after < result.splats_before
+    assert result.ratio > 10
+    assert len(result.after.views) == 3
+    assert result.before.psnr is not None
+    assert result.before.psnr > 15  # less than at full size: the model was trained for larger pixels
+
+
 def test_backend_and_threads_are_the_ones_asked_for(scene_folder: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    try:
-        config = a_config(scene_folder, tmp_path, backend=BackendChoice("cpu"), threads=1)
-        result = pipeline.run(config)
-    finally:
-        torch.set_num_threads(before)
+    result = pipeline.run(a_config(scene_folder, tmp_path, backend=BackendChoice("cpu"), threads=before + 1))
     assert result.backend == "cpu"
-    assert result.machine["threads"] == 1
+    assert result.machine["threads"] == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_values_out_of_range_are_refused_before_the_scene_is_read(tmp_path: Path) -> None:

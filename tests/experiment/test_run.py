@@ -115,7 +115,7 @@ def test_one_refused_job_does_not_stop_a_sweep(
         ("prune=hlf", "unknown prune: 'hlf'; did you mean 'half'? allowed: from_quality, half, none"),
         ("prune.capp=1", "unknown key 'prune.capp'; did you mean 'prune.cap'? allowed: prune.early_passes, "),
         ("qualty=0.3", "unknown key 'qualty'; did you mean 'quality'? allowed: dataset, "),
-        ("evaluate.lpips=vg", "unknown value of evaluate.lpips: 'vg'; did you mean 'vgg'? allowed: none, alex, vgg"),
+        ("evaluate.lpips=vg", "unknown value of evaluate.lpips: 'vg'; did you mean 'vgg'? allowed: none, vgg, alex"),
         ("prune.cap=small", "prune.cap: Value 'small' of type 'str' could not be converted to Float"),
         ("prune.cap=2", "PruneConfig.cap: expected a number in [0.0, 1.0], got 2.0"),
         ("quality", "cannot read 'quality' as KEY=VALUE"),
