@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rate, quality, time and memory on real scenes: the table of docs/benchmarks.md.
 
-    python experiments/bench_scenes.py ../shared/scenes/{chair,bonsai,fern} [--quality 0.1 0.3 0.5 0.8] [--codec default]
+    python experiments/bench_scenes.py ../shared/scenes/{chair,bonsai,fern} [--quality 0.1 0.8] [--codec paper]
 
 Runs `python -m potr.run` on each scene and quality (finished runs are skipped), then prints Markdown from the
 result.json files.
@@ -37,8 +37,8 @@ def line(result: dict[str, Any]) -> str:
         f"| {result['bytes']:,} | {result['ratio']:.1f} | {8 * result['bytes'] / max(1, result['splats_after']):.1f} "
         f"| {zeros:.1%} | {before['psnr']:.2f} | {after['psnr']:.2f} ({after['psnr'] - before['psnr']:+.2f}) "
         f"| {before['ssim']:.4f} | {after['ssim']:.4f} | {after['fps'] / before['fps']:.2f}x "
-        f"| {seconds['prune_early'] + seconds['prune_late']:.0f} / {seconds['compact']:.0f} / {seconds['quantize']:.0f} "
-        f"/ {seconds['pack']:.1f} | {result['decode_seconds']:.2f} | {peak} |"
+        f"| {seconds['prune_early'] + seconds['prune_late']:.0f} / {seconds['compact']:.0f} "
+        f"/ {seconds['quantize']:.0f} / {seconds['pack']:.1f} | {result['decode_seconds']:.2f} | {peak} |"
     )
 
 
