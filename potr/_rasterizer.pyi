@@ -24,6 +24,11 @@ class Model:
     @property
     def num_splats(self) -> int: ...
 
+class ColorSums:
+    def __init__(
+        self, hessian: Tensor, gradient: Tensor, weight: Tensor, contribution: Tensor, seen_views: Tensor
+    ) -> None: ...
+
 class Rasterizer:
     def __init__(self, instruction_set: str, threads: int) -> None: ...
     def render(
@@ -44,6 +49,7 @@ class Rasterizer:
         peak: Tensor,
         pixels: Tensor,
     ) -> float: ...
+    def begin_color(self, model: Model) -> None: ...
     def color(
         self,
         model: Model,
@@ -53,12 +59,9 @@ class Rasterizer:
         b: float,
         transmittance_min: float,
         photo: Tensor,
-        hessian: Tensor,
-        gradient: Tensor,
-        weight: Tensor,
-        contribution: Tensor,
-        seen_views: Tensor,
+        sums: ColorSums,
     ) -> float: ...
+    def finish_color(self, model: Model, sums: ColorSums) -> None: ...
     @property
     def timings(self) -> dict[str, float]: ...
     @property

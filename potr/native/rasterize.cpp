@@ -311,8 +311,31 @@ double Rasterizer::removal(const Model& model, const Camera& camera, const float
   return sse;
 }
 
+void Rasterizer::begin_color(const Model& model) {
+  const int64_t n = model.layout().num_splats;
+  samples_.reserve(n * kColorBatch);
+  std::fill_n(num_samples_.reserve(n), n, 0);
+  sampled_splats_ = n;
+  sampled_views_ = 0;
+}
+
+// A splat's Hessian is 136 floats: touching it once per kColorBatch views, not per view, is what makes this fast.
+void Rasterizer::finish_color(const Model& model, const ColorSums& sums) {
+  if (sampled_splats_ != model.layout().num_splats) throw std::logic_error("begin_color was not called for this model");
+  const int degree = model.layout().sh_degree, K = (degree + 1) * (degree + 1);
+#pragma omp parallel for num_threads(threads_) schedule(static)
+  for (int64_t i = 0; i < model.layout().num_splats; ++i) {
+    if (num_samples_[i] == 0) continue;
+    kernels_.add_color_samples(&samples_[i * kColorBatch], num_samples_[i], degree,
+                               sums.hessian + i * (K * (K + 1) / 2), sums.gradient + i * K * 3);
+    num_samples_[i] = 0;
+  }
+  sampled_views_ = 0;
+}
+
 double Rasterizer::color(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                          const float* photo, const ColorSums& sums) {
+  if (sampled_splats_ != model.layout().num_splats) throw std::logic_error("begin_color was not called for this model");
   prepare(model, camera, true);
   TileTask common = make_task(camera, background, transmittance_min);
   common.photo = photo;
@@ -323,7 +346,6 @@ double Rasterizer::color(const Model& model, const Camera& camera, const float b
 
   const double t0 = now();
   const ModelLayout& layout = model.layout();
-  const int K = (layout.sh_degree + 1) * (layout.sh_degree + 1);
 #pragma omp parallel for num_threads(threads_) schedule(static)
   for (int64_t v = 0; v < num_visible_; ++v) {
     const int64_t i = unsorted_[v];
@@ -346,17 +368,14 @@ double Rasterizer::color(const Model& model, const Camera& camera, const float b
       norm2 += d[c] * d[c];
     }
     const float inverse = 1.0f / std::sqrt(norm2);
-    float basis[kMaxCoefficients];
-    sh_basis(d[0] * inverse, d[1] * inverse, d[2] * inverse, layout.sh_degree, basis);
-    float* hessian = sums.hessian + i * (K * (K + 1) / 2);
-    float* gradient = sums.gradient + i * K * 3;
-    for (int a = 0; a < K; ++a) {
-      const float weighted = (float)total[0] * basis[a];
-      for (int b = 0; b <= a; ++b) *hessian++ += weighted * basis[b];
-      for (int c = 0; c < 3; ++c)
-        if (!(s.clamped >> c & 1)) gradient[3 * a + c] += (float)total[1 + c] * basis[a];
+    ColorSample& sample = samples_[i * kColorBatch + num_samples_[i]++];
+    sample.weight = (float)total[0];
+    for (int c = 0; c < 3; ++c) {
+      sample.direction[c] = d[c] * inverse;
+      sample.gradient[c] = s.clamped >> c & 1 ? 0.0f : (float)total[1 + c];
     }
   }
+  if (++sampled_views_ == kColorBatch) finish_color(model, sums);
   double sse = 0;
   for (int64_t tile = 0; tile < num_tiles; ++tile) sse += tile_sse_[tile];
   timings_.gather = now() - t0;

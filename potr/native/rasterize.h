@@ -103,6 +103,10 @@ class Rasterizer {
   // Both return the view's squared error.
   double removal(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                  const float* photo, const RemovalSums& sums);
+  // color is called between begin_color and finish_color, with the same model and sums throughout; the Hessian and the
+  // gradient lack the last views until then.
+  void begin_color(const Model& model);
+  void finish_color(const Model& model, const ColorSums& sums);
   double color(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                const float* photo, const ColorSums& sums);
 
@@ -134,6 +138,10 @@ class Rasterizer {
   Buffer<uint32_t> slot_begin_;        // [chunks]
   Buffer<float> slots_;
   Buffer<double> tile_sse_;
+  Buffer<ColorSample> samples_;        // [N, kColorBatch], of the views since they were last added up
+  Buffer<uint8_t> num_samples_;        // [N]
+  int64_t sampled_splats_ = -1;        // of the model begun with
+  int sampled_views_ = 0;
   std::vector<Buffer<char>> tapes_;    // one per thread
 };
 

@@ -383,11 +383,34 @@ double color_tile(const TileTask& task) {
   return sse;
 }
 
+void add_color_samples(const ColorSample* samples, int count, int degree, float* hessian, float* gradient) {
+  const int K = (degree + 1) * (degree + 1);
+  alignas(64) float basis[kColorBatch][kMaxCoefficients] = {};
+  for (int v = 0; v < count; ++v) {
+    const float* d = samples[v].direction;
+    sh_basis(d[0], d[1], d[2], degree, basis[v]);
+  }
+  for (int a = 0; a < K; ++a) {
+    alignas(64) float row[kMaxCoefficients];
+    for (int b = 0; b <= a; b += kLanes) {
+      F sum{};
+      for (int v = 0; v < count; ++v) sum += load(basis[v] + b) * (samples[v].weight * basis[v][a]);
+      store(row + b, sum);
+    }
+    for (int b = 0; b <= a; ++b) *hessian++ += row[b];
+    for (int c = 0; c < 3; ++c) {
+      float sum = 0;
+      for (int v = 0; v < count; ++v) sum += samples[v].gradient[c] * basis[v][a];
+      gradient[3 * a + c] += sum;
+    }
+  }
+}
+
 }  // namespace
 
 #define POTR_STRING(name) #name
 #define POTR_NAME(name) POTR_STRING(name)
-const Kernels kernels = {POTR_NAME(POTR_ISA), project, render_tile, removal_tile, color_tile,
+const Kernels kernels = {POTR_NAME(POTR_ISA), project, render_tile, removal_tile, color_tile, add_color_samples,
                          (int64_t)(kTileBlocks * sizeof(TapedBlock) + sizeof(TapedEntry))};
 
 }  // namespace potr::POTR_ISA

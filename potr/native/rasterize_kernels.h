@@ -68,6 +68,15 @@ struct TileTask {
   void* tape;                // tape_bytes_per_entry x num_entries, 64-byte aligned, statistics only
 };
 
+// How one view sees one splat's colour: sum (T a)^2, and sum T a (C - g) of the channels that are not clamped.
+struct ColorSample {
+  float direction[3];  // unit, camera to splat
+  float weight;
+  float gradient[3];
+  float unused;
+};
+constexpr int kColorBatch = 8;  // samples of a splat that are added up at once
+
 struct Kernels {
   const char* name;
   // Projects blocks [first, last); writes depth keys and indices of the visible splats, returns how many.
@@ -75,6 +84,8 @@ struct Kernels {
   void (*render_tile)(const TileTask&);
   double (*removal_tile)(const TileTask&);  // returns the tile's squared error
   double (*color_tile)(const TileTask&);
+  // Adds count <= kColorBatch samples of a splat to its [K(K+1)/2] Hessian and [K, 3] gradient.
+  void (*add_color_samples)(const ColorSample*, int count, int sh_degree, float* hessian, float* gradient);
   int64_t tape_bytes_per_entry;
 };
 

@@ -43,6 +43,22 @@ int sh_degree_of(size_t coefficients) {
   throw nb::value_error("sh_ac: expected 0, 3, 8 or 15 coefficients");
 }
 
+// The arrays color() adds to; they stay alive with this object.
+struct ColorArrays {
+  Array<float, nb::shape<-1, -1>> hessian;
+  Array<float, nb::shape<-1, -1, 3>> gradient;
+  Array<double, nb::shape<-1>> weight, contribution;
+  Array<int32_t, nb::shape<-1>> seen_views;
+
+  potr::ColorSums check(const potr::Model& model) const {
+    const size_t n = model.layout().num_splats, degree = model.layout().sh_degree, k = (degree + 1) * (degree + 1);
+    expect(hessian.shape(0) == n && hessian.shape(1) == k * (k + 1) / 2 && gradient.shape(0) == n &&
+               gradient.shape(1) == k && weight.shape(0) == n && contribution.shape(0) == n && seen_views.shape(0) == n,
+           "sums: not of the model's shape");
+    return {hessian.data(), gradient.data(), weight.data(), contribution.data(), seen_views.data()};
+  }
+};
+
 }  // namespace
 
 NB_MODULE(_rasterizer, m) {
@@ -79,6 +95,16 @@ NB_MODULE(_rasterizer, m) {
            nb::arg("opacity_logits").noconvert(), nb::arg("sh_dc").noconvert(), nb::arg("sh_ac").noconvert(),
            nb::arg("threads"))
       .def_prop_ro("num_splats", [](const potr::Model& self) { return self.layout().num_splats; });
+
+  nb::class_<ColorArrays>(m, "ColorSums")
+      .def("__init__",
+           [](ColorArrays* self, Array<float, nb::shape<-1, -1>> hessian, Array<float, nb::shape<-1, -1, 3>> gradient,
+              Array<double, nb::shape<-1>> weight, Array<double, nb::shape<-1>> contribution,
+              Array<int32_t, nb::shape<-1>> seen_views) {
+             new (self) ColorArrays{hessian, gradient, weight, contribution, seen_views};
+           },
+           nb::arg("hessian").noconvert(), nb::arg("gradient").noconvert(), nb::arg("weight").noconvert(),
+           nb::arg("contribution").noconvert(), nb::arg("seen_views").noconvert());
 
   nb::class_<potr::Rasterizer>(m, "Rasterizer")
       .def("__init__",
@@ -120,27 +146,31 @@ NB_MODULE(_rasterizer, m) {
            nb::arg("model"), nb::arg("camera"), nb::arg("r"), nb::arg("g"), nb::arg("b"), nb::arg("transmittance_min"),
            nb::arg("photo").noconvert(), nb::arg("delta_sse").noconvert(), nb::arg("render_sse").noconvert(),
            nb::arg("contribution").noconvert(), nb::arg("peak").noconvert(), nb::arg("pixels").noconvert())
+      .def("begin_color",
+           [](potr::Rasterizer& self, const potr::Model& model) {
+             nb::gil_scoped_release release;
+             self.begin_color(model);
+           },
+           nb::arg("model"))
       .def("color",
            [](potr::Rasterizer& self, const potr::Model& model, const potr::Camera& camera, float r, float g, float b,
-              float transmittance_min, Photo photo, Array<float, nb::shape<-1, -1>> hessian,
-              Array<float, nb::shape<-1, -1, 3>> gradient, Array<double, nb::shape<-1>> weight,
-              Array<double, nb::shape<-1>> contribution, Array<int32_t, nb::shape<-1>> seen_views) {
-             const size_t n = model.layout().num_splats, k = (model.layout().sh_degree + 1) * (model.layout().sh_degree + 1);
+              float transmittance_min, Photo photo, const ColorArrays& sums) {
              expect((int)photo.shape(0) == camera.height && (int)photo.shape(1) == camera.width,
                     "photo: not of the camera's size");
-             expect(hessian.shape(0) == n && hessian.shape(1) == k * (k + 1) / 2 && gradient.shape(0) == n &&
-                        gradient.shape(1) == k && weight.shape(0) == n &&
-                        contribution.shape(0) == n && seen_views.shape(0) == n,
-                    "sums: not of the model's shape");
+             const potr::ColorSums checked = sums.check(model);
              const float background[3] = {r, g, b};
-             const potr::ColorSums sums{hessian.data(), gradient.data(), weight.data(),
-                                        contribution.data(), seen_views.data()};
              nb::gil_scoped_release release;
-             return self.color(model, camera, background, transmittance_min, photo.data(), sums);
+             return self.color(model, camera, background, transmittance_min, photo.data(), checked);
            },
            nb::arg("model"), nb::arg("camera"), nb::arg("r"), nb::arg("g"), nb::arg("b"), nb::arg("transmittance_min"),
-           nb::arg("photo").noconvert(), nb::arg("hessian").noconvert(), nb::arg("gradient").noconvert(),
-           nb::arg("weight").noconvert(), nb::arg("contribution").noconvert(), nb::arg("seen_views").noconvert())
+           nb::arg("photo").noconvert(), nb::arg("sums"))
+      .def("finish_color",
+           [](potr::Rasterizer& self, const potr::Model& model, const ColorArrays& sums) {
+             const potr::ColorSums checked = sums.check(model);
+             nb::gil_scoped_release release;
+             self.finish_color(model, checked);
+           },
+           nb::arg("model"), nb::arg("sums"))
       .def_prop_ro("timings", [](const potr::Rasterizer& self) {
         const potr::Timings& t = self.timings();
         nb::dict d;

@@ -115,7 +115,9 @@ class CpuRasterizer:
         weight, contribution = (torch.zeros(n, dtype=torch.float64) for _ in range(2))
         seen_views = torch.zeros(n, dtype=torch.int32)
         layout = self._layout(model)
+        sums = _rasterizer.ColorSums(hessian, gradient, weight, contribution, seen_views)
         sse, samples = 0.0, 0
+        self._native.begin_color(layout)
         for view, photo in _read_ahead(views, "color statistics", progress):
             sse += self._native.color(
                 layout,
@@ -123,13 +125,10 @@ class CpuRasterizer:
                 *(view.background if background is None else background),
                 self.statistics_transmittance_min,
                 photo,
-                hessian,
-                gradient,
-                weight,
-                contribution,
-                seen_views,
+                sums,
             )
             samples += photo.numel()
+        self._native.finish_color(layout, sums)
         device = model.device
         return ColorStatistics(
             hessian.to(device),

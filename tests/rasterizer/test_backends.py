@@ -209,6 +209,30 @@ def test_native_module_refuses_other_types() -> None:
         )
 
 
+def test_more_views_than_are_added_up_at_once() -> None:
+    # The cpu backend adds up colour samples eight views at a time.
+    model, views = random_model(43, num_splats=30), random_views(44, 19)
+    statistics = CpuRasterizer(threads=1).color_statistics(model, views)
+    parts = [CpuRasterizer(threads=1).color_statistics(model, [v]) for v in views]
+    torch.testing.assert_close(statistics.hessian, torch.stack([p.hessian for p in parts]).sum(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        statistics.gradient, torch.stack([p.gradient for p in parts]).sum(0), rtol=1e-4, atol=1e-3
+    )
+    assert torch.equal(statistics.seen_views, torch.stack([p.seen_views for p in parts]).sum(0, dtype=torch.int32))
+    assert int(statistics.seen_views.max()) > 8
+    with pytest.raises(RuntimeError, match="begin_color"):
+        _rasterizer.Rasterizer(INSTRUCTION_SETS[0], 1).finish_color(
+            CpuRasterizer(threads=1)._layout(model),
+            _rasterizer.ColorSums(
+                statistics.hessian,
+                statistics.gradient,
+                statistics.weight,
+                statistics.contribution,
+                statistics.seen_views,
+            ),
+        )
+
+
 def test_select() -> None:
     assert select().name == "cpu"
     assert select("cpu", threads=3).name == "cpu"
