@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The inner loops of the CPU rasteriser, compiled once per instruction set (rasterize_kernels.cpp) and chosen at run time.
-// Plain pointers only: nothing here may instantiate a standard-library template, or the linker could keep the copy that
-// was compiled for a newer instruction set than the machine has.
+// The inner loops of the CPU rasteriser, compiled once per instruction set (rasterize_kernels.cpp, splat_kernels.cpp) and
+// chosen at run time. Plain pointers only: nothing here may instantiate a standard-library template, or the linker could
+// keep the copy that was compiled for a newer instruction set than the machine has.
 #pragma once
 
 #include <cstddef>
