@@ -17,6 +17,7 @@ from potr.rasterizer.base import ColorStatistics
 from potr.rotation import canonical_axes
 from potr.splats import SplatModel
 
+MAX_SCALE_INDEX = (1 << 16) - 1
 DILATION = 0.3  # px^2 that the projection adds to every splat's variance (Kerbl et al. 2023)
 
 
@@ -36,13 +37,16 @@ def quantize(
         statistics: how the training views see each splat's colour: SH levels are then chosen jointly in that metric,
             each taking up the others' rounding errors; else every coefficient is rounded by itself.
         cap: rise of the MSE that a splat is worth (the pruning cap), which config.bit_cost refers to.
-        pixel_size: [N] world size of a pixel at the splat in the nearest training view that sees it (inf: none);
-            precision far below it is not spent.
+        pixel_size: [N] world size of a pixel at the splat in the nearest training view that sees it; precision far
+            below it is not spent. Where it is inf (no view has the centre in sight, though a large splat may still
+            reach in) the splat's own size alone decides.
 
     Returns:
         The integers, in octree order; which splat of ``model`` went where is not kept.
     """
-    footprint = torch.zeros_like(model.opacity_logits) if pixel_size is None else pixel_size.clamp_max(1e30)
+    model = model.to("cpu")
+    footprint = torch.zeros_like(model.opacity_logits) if pixel_size is None else pixel_size.cpu()
+    footprint = torch.where(footprint.isfinite(), footprint, 0.0)
     origin, extent, fine_cells = _cells(model.means)
     depths_wanted = required_depths(model, config.position_gamma, footprint, extent)
     order, depths = order_leaves(fine_cells, depths_wanted, MAX_DEPTH)
@@ -52,8 +56,8 @@ def quantize(
     quats, log_scales = canonical_axes(ordered.quats, ordered.log_scales)
     floor = (DILATION / 25) ** 0.5 * footprint[torch.from_numpy(order)]  # 4 % of what the dilation adds: unseen
     log_scales = torch.maximum(log_scales, floor.clamp_min(1e-30).log()[:, None])
-    scale_origin = float(log_scales.min()) if model.num_splats else 0.0
-    scales = torch.round((log_scales - scale_origin) / config.scale_step).clamp(0, 65535)
+    scale_origin, scale_step = _scale_levels(log_scales, config.scale_step)
+    scales = torch.round((log_scales - scale_origin) / scale_step).clamp(0, MAX_SCALE_INDEX)
     rotation_step = 2.0 / (config.rotation_levels - 1)
     table = opacity_table(config.opacity_levels)
     if statistics is None or not config.joint_rounding:
@@ -70,13 +74,21 @@ def quantize(
         opacity_table=table,
         log_scales=scales.numpy().astype(np.uint16),
         scale_origin=float(np.float32(scale_origin)),
-        scale_step=float(np.float32(config.scale_step)),
+        scale_step=float(np.float32(scale_step)),
         rotation=torch.round(quats[:, 1:] / rotation_step).numpy().astype(np.int16),
         rotation_step=float(np.float32(rotation_step)),
         sh=levels.numpy(),
         sh_steps=steps.numpy(),
         opacity_boost=float(np.float32(config.opacity_boost)),
     )
+
+
+def _scale_levels(log_scales: Tensor, step: float) -> tuple[float, float]:
+    """Origin and step of the log-scales; a step too fine for 16-bit indices over their range is widened to fit."""
+    if log_scales.numel() == 0:
+        return 0.0, step
+    low, high = float(log_scales.min()), float(log_scales.max())
+    return low, max(step, (high - low) / MAX_SCALE_INDEX)
 
 
 def _cells(means: Tensor) -> tuple[NDArray[np.float64], float, NDArray[np.uint32]]:

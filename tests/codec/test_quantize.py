@@ -74,6 +74,24 @@ def test_precision_follows_the_splat() -> None:
     assert required_depths(model, 1e-6, torch.zeros(3), extent=1.0).max() == MAX_DEPTH
 
 
+def test_a_splat_whose_centre_no_view_sees_keeps_its_size_and_place() -> None:
+    model = random_model(50)
+    unsighted = torch.full((50,), torch.inf)
+    config = QuantizeConfig()
+    plain, unseen = quantize(model, config), quantize(model, config, pixel_size=unsighted)
+    assert unseen.depths.tolist() == plain.depths.tolist()
+    assert torch.equal(dequantize(unseen).log_scales, dequantize(plain).log_scales)
+
+
+def test_a_scale_step_too_fine_for_16_bits_is_widened() -> None:
+    model = random_model(50)
+    model.log_scales[0, 0] = 12.0
+    model.log_scales[1, 0] = -30.0
+    _, decoded = matched(model, QuantizeConfig(scale_step=1e-4))
+    assert float(decoded.log_scales.max()) == pytest.approx(12.0, abs=1e-3)
+    assert float(decoded.log_scales.min()) == pytest.approx(-30.0, abs=1e-3)
+
+
 def test_quantising_again_changes_nothing() -> None:
     config = QuantizeConfig()
     once = quantize(random_model(500), config)
