@@ -78,8 +78,9 @@ class CompactConfig(_Checked):
     """SH energy compaction (method.md section 3)."""
 
     enabled: bool = True
-    # Share of the closed-form step towards the photographs taken before compaction and again before rounding; 0: none.
-    refit: float = _limits(0.0, 1.0, 0.0)
+    # Closed-form steps towards the photographs before compaction and again before rounding; 0: none. Each but the first
+    # costs a pass over the views.
+    refit_steps: int = _limits(0, 100, 0)
     # Rise of the MSE for which an AC coefficient is dropped, in units of the pruning cap.
     drop_cost: float = _limits(0.0, 1e6, 0.06)
     # lambda of the energy penalty: price of one squared quantisation step of AC, in units of drop_cost.

@@ -136,13 +136,12 @@ class _Session:
     def compact(self, model: SplatModel) -> SplatModel:
         begin = time.perf_counter() - self.done.seconds.get("compact", 0.0)
         if self.done.sh is None:
-            statistics = self._statistics(model, "compaction statistics")
+            model, statistics, mse_before = self._refitted(model, "compaction statistics")
             step = 1.0 / self.config.quantize.ac_multiplier
-            model = refit(model, statistics, self.config.compact.refit)
             cap = self._final_cap(statistics, model.num_splats)
             model, report = compact(model, statistics, cap, step, self.config.compact)
             seconds = {**self.done.seconds, "compact": time.perf_counter() - begin}
-            details = {**report.to_dict(), "mse_before": statistics.sse / statistics.samples}
+            details = {**report.to_dict(), "mse_before": mse_before}
             self._advance(self.done.replace(sh=model.sh, compact_details=details, seconds=seconds))
         else:
             model = model.with_sh(self.done.sh.to(model.device))
@@ -152,12 +151,11 @@ class _Session:
 
     def quantize(self, model: SplatModel, pixel_size: Tensor) -> QuantizedModel:
         begin = time.perf_counter()
-        statistics = self._statistics(model, "quantisation statistics")
-        self._close_phase("prune_late", statistics.sse / statistics.samples)
-        model = refit(model, statistics, self.config.compact.refit)
+        model, statistics, mse_before = self._refitted(model, "quantisation statistics")
+        self._close_phase("prune_late", mse_before)
         cap = self._final_cap(statistics, model.num_splats)
         quantized = quantize(model, self.config.quantize, statistics=statistics, cap=cap, pixel_size=pixel_size)
-        details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": statistics.sse / statistics.samples}
+        details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": mse_before}
         self._report("quantize", begin, model.num_splats, quantized.num_splats, details)
         return quantized
 
@@ -168,11 +166,22 @@ class _Session:
         self._report("pack", begin, n, n, {"bytes": len(data), "bits_per_splat": 8 * len(data) / max(n, 1)})
         return data
 
-    def _statistics(self, model: SplatModel, stage: str) -> ColorStatistics:
-        def progress(_: str, done: int, total: int) -> None:
-            self.progress(stage, done, total)
+    def _refitted(self, model: SplatModel, stage: str) -> tuple[SplatModel, ColorStatistics, float]:
+        """The model after its refit steps, the statistics that the last step was taken from, and the MSE before all."""
+        steps, mse_before = self.config.compact.refit_steps, None
+        for step in range(max(1, steps)):
+            label = f"{stage}, step {step + 1}/{steps}" if steps > 1 else stage
 
-        return self.rasterizer.color_statistics(model, self.views, progress=progress)
+            def progress(_: str, done: int, total: int, /, label: str = label) -> None:
+                self.progress(label, done, total)
+
+            statistics = self.rasterizer.color_statistics(model, self.views, progress=progress)
+            if mse_before is None:
+                mse_before = statistics.sse / statistics.samples
+            if steps:
+                model = refit(model, statistics)
+        assert mse_before is not None
+        return model, statistics, mse_before
 
     def _final_cap(self, statistics: ColorStatistics, num_splats: int) -> float:
         """The pruning cap, also where no pass has run to set it."""

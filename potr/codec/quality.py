@@ -24,7 +24,7 @@ def _paper(quality: float) -> CodecConfig:
         name="paper",
         prune=PruneConfig(early_passes=16, late_passes=8, cap=1e-9 * 10 ** (-1.6 * (quality - 0.1))),
         compact=CompactConfig(
-            refit=0.0,
+            refit_steps=0,
             drop_cost=5 * BIT,
             strength=10**-quality,
             chroma_multiplier=3.0,
@@ -47,8 +47,8 @@ def _default(quality: float) -> CodecConfig:
     finer = 10 ** (0.6 * (quality - 0.1))
     return CodecConfig(
         name="default",
-        prune=PruneConfig(early_passes=6, late_passes=2, relative_cap=2.0 * 10 ** (-2.0 * (quality - 0.1))),
-        compact=CompactConfig(refit=1.0, drop_cost=BIT, strength=0.1, chroma_multiplier=1.0, redundancy_cosine=1.0),
+        prune=PruneConfig(early_passes=6, late_passes=2, relative_cap=3.0 * 10 ** (-2.0 * (quality - 0.1))),
+        compact=CompactConfig(refit_steps=3, drop_cost=BIT, strength=0.1, chroma_multiplier=1.0, redundancy_cosine=1.0),
         quantize=QuantizeConfig(
             dc_multiplier=11 * finer,
             ac_multiplier=8 * finer,

@@ -14,7 +14,7 @@ RELATIVE_PRIOR = 0.1
 ABSOLUTE_PRIOR = 1e-3
 
 
-def refit(model: SplatModel, statistics: ColorStatistics, gain: float) -> SplatModel:
+def refit(model: SplatModel, statistics: ColorStatistics) -> SplatModel:
     """Move every splat's coefficients towards the photographs, all at once.
 
     The step minimises a quadratic bound of the squared error: with a_xk the blend weight of splat k at pixel x and
@@ -25,10 +25,9 @@ def refit(model: SplatModel, statistics: ColorStatistics, gain: float) -> SplatM
     Args:
         model: N splats.
         statistics: of this model over the training views.
-        gain: share of the step taken; 0 returns the model unchanged.
     """
-    if gain == 0 or model.num_splats == 0:
+    if model.num_splats == 0:
         return model
     damping = (statistics.contribution / statistics.weight.clamp_min(1e-30)).clamp(1, 1e6)
     step = newton_step(statistics.hessian, statistics.gradient, damping, RELATIVE_PRIOR, ABSOLUTE_PRIOR)
-    return model.with_sh(model.sh + gain * step)
+    return model.with_sh(model.sh + step)

@@ -76,9 +76,9 @@ def test_interrupted_and_resumed_gives_the_same_bytes(scene: tuple[SplatModel, l
     whole = encode(model, views, config=config, rasterizer=RASTERIZER)
     for stop_at in (
         "early pruning pass 3/4",
-        "compaction statistics",
+        "compaction statistics, step 2/3",
         "late pruning pass 1/2",
-        "quantisation statistics",
+        "quantisation statistics, step 1/3",
     ):
         path = tmp_path / stop_at.split("/")[0].replace(" ", "_")
 
@@ -135,7 +135,7 @@ def test_no_stage_changes_its_inputs(scene: tuple[SplatModel, list[View]]) -> No
     before, random_state = snapshot(), torch.get_rng_state()
     prune(model, views, RASTERIZER, PruneConfig(early_passes=2, relative_cap=5.0), "early")
     compact(model, statistics, 1e-7, 0.1, CompactConfig())
-    refit(model, statistics, 1.0)
+    refit(model, statistics)
     quantize(model, QuantizeConfig(bit_cost=0.01), statistics=statistics, cap=1e-7)
     for old, new in zip(before, snapshot(), strict=True):
         assert torch.equal(old, new)

@@ -38,11 +38,6 @@ def test_every_step_lowers_the_error_although_splats_overlap(background: RGB, op
     for _ in range(4):
         statistics = rasterizer.color_statistics(model, views)
         errors.append(statistics.sse)
-        model = refit(model, statistics, 1.0)
+        model = refit(model, statistics)
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.9 * errors[0]
-
-
-def test_no_gain_no_change() -> None:
-    model, views = random_model(2), random_views(2)
-    assert refit(model, select("cpu", threads=1).color_statistics(model, views), 0.0) is model

@@ -168,7 +168,9 @@ class Interruption:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("stage", ["early pruning pass 2/3", "compaction statistics", "late pruning pass 2/2"])
+@pytest.mark.parametrize(
+    "stage", ["early pruning pass 2/3", "compaction statistics, step 2/3", "late pruning pass 2/2"]
+)
 def test_an_interrupted_prune_resumes_to_the_same_bytes(stage: str, scene_folder: Path, tmp_path: Path) -> None:
     passes = PruneOverrides(early_passes=3, late_passes=2)
     config = a_config(scene_folder, tmp_path / "a", prune=passes)
