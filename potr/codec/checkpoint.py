@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -48,7 +50,8 @@ class Progressed:
 
 
 def fingerprint(model: SplatModel, views: Sequence[View], config: CodecConfig, backend: str) -> str:
-    """Hex digest of everything that decides the passes: model, cameras, backgrounds, parameters, backend."""
+    """Hex digest of what decides the passes: model, cameras, backgrounds, parameters, backend. Photographs are known by
+    their names alone."""
     digest = hashlib.sha256(repr((config, backend)).encode())
     for f in fields(model):
         digest.update(getattr(model, f.name).cpu().numpy().tobytes())
@@ -84,8 +87,8 @@ def load(path: Path, key: str) -> Progressed:
     if not path.exists():
         return Progressed()
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
         state = json.loads(arrays["state"].tobytes())
         if state["key"] != key:
             log.warning("%s: checkpoint of another model, views or parameters; starting over", path)
@@ -97,7 +100,7 @@ def load(path: Path, key: str) -> Progressed:
             late=_state(state["late"], arrays.get("late"), arrays.get("late_before")),
             seconds=state["seconds"],
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         log.warning("%s: unreadable checkpoint (%s); starting over", path, error)
         return Progressed()
 
