@@ -66,7 +66,7 @@ class PruneState:
         passes: reports of the passes done.
         share_limit: for the next pass.
         cap: rise of the MSE that a removal may cost in the end; None before the first pass. With a target, the most
-            that a removed splat was charged with so far.
+            that a removed splat was charged with so far, None while nothing was.
         finished: nothing is left to do.
     """
 
@@ -136,14 +136,15 @@ def prune(
             costs = last_costs or rasterizer.removal_cost(current, views, progress=report)
             mse = costs.sse / costs.samples
         last_costs = costs
-        cap = final_cap(config, mse, current.num_splats) if state.cap is None else state.cap
+        known_cap = state.cap
+        cap = final_cap(config, mse, current.num_splats) if known_cap is None else known_cap
         removed, charged = select_removals(
             costs, config, cap=cap * _rise(config, phase, number, passes), share=state.share_limit,
             target=_pass_target(current.num_splats, config.target_splats, passes - number),
         )  # fmt: skip
         state = _after_removal(replace(state, cap=cap), phase, costs, removed, charged, mse)
         if config.target_splats is not None:
-            state = replace(state, cap=max(p.cap for p in state.passes))
+            state = replace(state, cap=max(known_cap or 0.0, state.passes[-1].cap) or None)
         if not removed.any() and (config.target_splats is not None or number + 1 == passes or phase == "late"):
             state = replace(state, finished=True)
         log.info("%s", describe(state.passes[-1]))
@@ -194,7 +195,7 @@ def select_removals(
         config: criterion and limits.
         cap: rise of the MSE that one removal may cost; not used with a target.
         share: of the splats that may go, unseen ones not counted.
-        target: keep this many, instead of the cap and the share.
+        target: keep this many, instead of the cap and the share; fewer if more than the others are unseen.
 
     Returns:
         [N] bool mask and [N] float64 charged rise of the squared error.
@@ -213,7 +214,7 @@ def select_removals(
         limit = min(limit, int((charged[order] <= cap * costs.samples).sum()))
     else:
         limit = max(0, n - target - (int(unseen.sum()) if config.remove_unseen else 0))
-    removed = torch.zeros(n, dtype=torch.bool)
+    removed = torch.zeros(n, dtype=torch.bool, device=charged.device)
     removed[order[:limit]] = True
     if config.remove_unseen:
         removed |= unseen
@@ -236,7 +237,7 @@ def _after_removal(
         share_limit=state.share_limit,
         share_used=float(seen.sum()) / max(1, len(removed)),
     )
-    return replace(state, kept=state.kept[~removed], before=state.kept, passes=(*state.passes, report))
+    return replace(state, kept=state.kept[~removed.cpu()], before=state.kept, passes=(*state.passes, report))
 
 
 def _check_last_pass(state: PruneState, mse: float, config: PruneConfig) -> PruneState:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from potr.cameras import RGB, Camera, View
 from potr.codec.config import Criterion, PruneConfig
-from potr.codec.prune import PruneState, charge, prune, select_removals
+from potr.codec.prune import PruneState, charge, prune, select_removals, start
 from potr.progress import Progress, silent
 from potr.rasterizer.base import ColorStatistics, RemovalCost
 from potr.splats import SplatModel
@@ -143,6 +143,20 @@ def test_a_target_is_met_exactly(config: dict[str, float]) -> None:
     state = run(AdditiveRasterizer(VALUES), PruneConfig(early_passes=5, max_share=0.5, **config))  # type: ignore[arg-type]
     assert len(state.kept) == 37
     assert len({p.removed for p in state.passes}) > 1
+
+
+def test_with_a_target_the_cap_is_the_dearest_removal_of_both_phases() -> None:
+    config = PruneConfig(early_passes=3, late_passes=2, target_splats=37)
+    early = run(AdditiveRasterizer(VALUES), config)
+    assert early.cap == pytest.approx(0.62 / SAMPLES)
+    kept = model_of(100).select(early.kept)
+    rasterizer = AdditiveRasterizer(VALUES)
+    late = prune(kept, (), rasterizer, config, "late", state=start(kept, config, early.cap))
+    assert len(late.kept) == 37
+    assert late.cap == early.cap  # though no late pass removed anything
+    nothing = run(AdditiveRasterizer(VALUES), PruneConfig(early_passes=3, target_splats=100))
+    assert len(nothing.kept) == 100
+    assert nothing.cap is None
 
 
 def test_an_interrupted_phase_goes_on_from_its_last_pass() -> None:
