@@ -40,7 +40,7 @@ class RateModel:
 # Weight of staying at the input where no view sees the difference, as a share of the Hessian's mean diagonal.
 ANCHOR = 1e-3
 SWEEPS = 4
-_RELATIVE_RIDGE, _ABSOLUTE_RIDGE = 1e-7, 1e-12
+_RELATIVE_RIDGE, _ABSOLUTE_RIDGE = 2e-5, 1e-12  # as in sh_solver.cpp, which says why
 
 
 def available_threads() -> int:

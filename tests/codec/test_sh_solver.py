@@ -63,6 +63,27 @@ def test_compact_keeps_what_it_may_not_drop() -> None:
     torch.testing.assert_close(result, sh, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("views", [3, 100])
+def test_compact_stays_near_its_input_where_hardly_any_direction_is_seen(views: int) -> None:
+    # Sums of float32, as the rasteriser makes them: large splats, no ridge to speak of, eigenvalues around 0.
+    generator = torch.Generator().manual_seed(1)
+    axis = torch.nn.functional.normalize(torch.randn(200, 1, 3, generator=generator), dim=-1)
+    directions = axis + 0.1 * torch.randn(200, views, 3, generator=generator)
+    basis = sh_basis(torch.nn.functional.normalize(directions, dim=-1), 3)
+    rows, columns = torch.tril_indices(16, 16)
+    hessian = torch.zeros(200, 136)
+    for view in range(views):
+        hessian += 1e4 * basis[:, view, rows] * basis[:, view, columns]
+    sh = 0.1 * torch.randn(200, 16, 3, generator=generator)
+    drop = 1e-4
+    result = compact(hessian, sh, CompactParameters((0.0,) * 3, (drop,) * 3, 1.0, 1.0))
+    assert float(result.abs().max()) < 10 * float(sh.abs().max())
+    exact = torch.einsum("nvi,nvj->nij", basis.double(), basis.double()) * 1e4
+    difference = (result - sh).double()
+    rise = torch.einsum("nic,nij,njc->nc", difference, exact, difference)
+    assert float(rise.max()) < 15 * drop + 1e-2
+
+
 def error(hessian: Tensor, difference: Tensor) -> Tensor:
     full = unpack_hessian(hessian, difference.shape[1]).double()
     return torch.einsum("nic,nij,njc->nc", difference.double(), full, difference.double())
