@@ -102,8 +102,8 @@ class TrackerConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    lpips: str = "none"
-    lpips_views: int | None = None
+    lpips: str = "vgg"
+    lpips_views: int | None = 3
     fps_seconds: float = 1.0
 
     def __post_init__(self) -> None:

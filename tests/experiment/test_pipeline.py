@@ -37,7 +37,7 @@ def a_config(scene: Path, outputs: Path, **changes: Any) -> RunConfig:
     settings: dict[str, Any] = {
         "dataset": DatasetConfig(kind="folder", path=str(scene)),
         "prune": QUICK,
-        "evaluate": EvaluateConfig(fps_seconds=0.01),
+        "evaluate": EvaluateConfig(lpips="none", fps_seconds=0.01),
         "outputs": str(outputs),
     }
     return RunConfig(**{**settings, **changes})
@@ -52,7 +52,10 @@ def finished(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 def test_a_run_leaves_its_files_and_nothing_else(finished: tuple[RunConfig, RunResult]) -> None:
     config, result = finished
     assert result.folder.parent == Path(config.outputs) / "ball"
-    assert result.folder.name == "q0.5,prune.early_passes=2,prune.late_passes=1,evaluate.fps_seconds=0.01"
+    assert (
+        result.folder.name
+        == "q0.5,prune.early_passes=2,prune.late_passes=1,evaluate.lpips=none,evaluate.fps_seconds=0.01"
+    )
     files = {path.name for path in result.folder.iterdir()}
     assert files == {"scene.potr", "result.json", "config.yaml", "run.log", "before_after.png", "cameras.json"}
     assert "early_passes: 2\n" in (result.folder / "config.yaml").read_text()

@@ -14,7 +14,7 @@ from potr.experiment import pipeline, report, schema
 from potr.experiment.result import read_result
 from potr.io import demo
 
-QUICK = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.01")
+QUICK = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.01", "evaluate.lpips=none")
 
 
 @pytest.fixture(autouse=True)
