@@ -65,6 +65,8 @@ def decode(coder: Coder, coded: bytes | memoryview, raw_size: int) -> bytes:
         if len(coded) != raw_size:
             raise CodingError(f"stored bytes: expected {raw_size}, got {len(coded)}")
         return bytes(coded)
+    if raw_size == 0:  # zstandard would not look beyond the frame's header
+        raise CodingError("zstd frame: expected an empty section to be stored")
     if bytes(coded[:4]) != zstandard.FRAME_HEADER:  # not a skippable or an old frame
         raise CodingError("zstd frame: expected its magic number")
     try:

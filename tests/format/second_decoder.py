@@ -43,6 +43,7 @@ def read_file(data: bytes) -> dict[int, tuple[int, bytes]]:
         coded = data[at : at + coded_size]
         must(zlib.crc32(coded) == crc, "section checksum")
         if coder == 1:
+            must(raw_size > 0, "an empty section that is not stored")
             must(coded[:4] == bytes([0x28, 0xB5, 0x2F, 0xFD]), "zstd magic")
             decompressor = zstandard.ZstdDecompressor().decompressobj()
             raw = decompressor.decompress(coded)

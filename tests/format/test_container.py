@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +66,14 @@ def test_incompressible_bytes_are_stored():
     assert entropy.encode(raw, 22) == (Coder.STORED, raw)
     with pytest.raises(CodingError, match="stored bytes: expected 499, got 500"):
         entropy.decode(Coder.STORED, raw, 499)
+
+
+@pytest.mark.parametrize("after", [b"", b"anything"])
+def test_an_empty_section_is_stored_or_refused(after):
+    assert entropy.encode(b"", 3) == (Coder.STORED, b"")
+    frame = zstandard.ZstdCompressor(write_content_size=True).compress(b"")
+    with pytest.raises(CodingError, match="expected an empty section to be stored"):
+        entropy.decode(Coder.ZSTD, frame + after, 0)
 
 
 def some_sections():
