@@ -25,6 +25,7 @@ from potr.codec.quantized import QuantizedModel
 from potr.codec.refit import refit
 from potr.codec.serialize import pack_model
 from potr.errors import SceneError
+from potr.io.clean import check_model
 from potr.progress import Progress, silent
 from potr.rasterizer.base import ColorStatistics, Rasterizer
 from potr.rasterizer.select import select
@@ -73,8 +74,10 @@ def encode(
         progress: told of every view of every pass.
 
     Raises:
+        ModelError: the model has NaN, infinite, zero-norm or absurd values; counts them.
         SceneError: there are no views, or none of them sees a splat.
     """
+    check_model(model)  # a model made in memory has not come through a file
     config = config or config_for(quality)
     rasterizer = rasterizer or select("auto")
     pixel_size = _pixel_size_in_views(model, views)

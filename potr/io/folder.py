@@ -84,6 +84,8 @@ def find_model(path: Path) -> Path:
     """The .ply itself, or in a folder: the newest point_cloud/iteration_*, point_cloud.ply, or the only *.ply."""
     if path.is_file():
         return path
+    if not path.exists():
+        raise SceneError(f"{path}: expected a model's .ply or the folder it lies in, found nothing")
     iterations = [
         (int(match[1]), folder / "point_cloud.ply")
         for folder in path.glob("point_cloud/iteration_*")

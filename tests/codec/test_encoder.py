@@ -16,7 +16,7 @@ from potr.codec.prune import prune
 from potr.codec.quality import PRESETS, config_for
 from potr.codec.quantize import quantize
 from potr.codec.refit import refit
-from potr.errors import SceneError
+from potr.errors import ModelError, SceneError
 from potr.rasterizer.select import select
 from potr.splats import SplatModel
 from tests.helpers.scenes import look_at_camera, random_model, random_views
@@ -161,6 +161,15 @@ def test_encode_needs_views_that_see_the_model(scene: tuple[SplatModel, list[Vie
     away = dataclasses.replace(model, means=model.means + torch.tensor([0.0, 1e4, 0.0]))
     with pytest.raises(SceneError, match="none of the 10 views has any of the 400 splats in sight"):
         encode(away, views, rasterizer=RASTERIZER)
+
+
+@pytest.mark.parametrize("field", ["means", "quats", "sh_ac"])
+def test_a_model_with_nan_is_refused(scene: tuple[SplatModel, list[View]], field: str) -> None:
+    model, views = scene
+    broken = getattr(model, field).clone()
+    broken[7] = torch.nan
+    with pytest.raises(ModelError, match="1 of 400 splats are unusable: 1 with NaN"):
+        encode(dataclasses.replace(model, **{field: broken}), views, rasterizer=RASTERIZER)
 
 
 def test_a_target_share_is_met(scene: tuple[SplatModel, list[View]]) -> None:

@@ -151,6 +151,8 @@ def test_newest_iteration_wins_by_number(folder: Path) -> None:
 def test_any_single_ply(folder: Path) -> None:
     (folder / "point_cloud.ply").rename(folder / "garden.ply")
     assert find_model(folder) == folder / "garden.ply"
+    with pytest.raises(SceneError, match=r"nowhere\.ply: expected a model's \.ply .* found nothing"):
+        find_model(folder / "nowhere.ply")
     save_ply(folder / "other.ply", model())
     with pytest.raises(SceneError, match=r"expected a model as .* found 2 others: garden\.ply, other\.ply"):
         load_scene(folder)
