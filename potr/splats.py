@@ -92,6 +92,10 @@ class SplatModel:
         """The splats of a boolean mask [N] or an index [M], in that order."""
         return SplatModel(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def detach(self) -> SplatModel:
+        """The same values outside of autograd: a trainer's parameters are what a model is often made of."""
+        return SplatModel(**{f.name: getattr(self, f.name).detach() for f in fields(self)})
+
     def to(self, device: torch.device | str) -> SplatModel:
         return SplatModel(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 

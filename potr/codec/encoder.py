@@ -77,6 +77,7 @@ def encode(
         ModelError: the model has NaN, infinite, zero-norm or absurd values; counts them.
         SceneError: there are no views, or none of them sees a splat.
     """
+    model = model.detach()
     check_model(model)  # a model made in memory has not come through a file
     config = config or config_for(quality)
     rasterizer = rasterizer or select("auto")

@@ -63,6 +63,7 @@ def save_ply(path: Path | str, model: SplatModel, *, overwrite: bool = False) ->
         PotrError: the file exists and ``overwrite`` is False, or it cannot be written.
     """
     refuse_existing(path, overwrite)
+    model = model.detach()
     rest = 3 * int(model.sh_ac.shape[1])
     names = (*MEANS, *NORMALS, *SH_DC, *(f"f_rest_{i}" for i in range(rest)), "opacity", *SCALES, *QUATS)
     columns = (

@@ -17,6 +17,7 @@ from potr.codec.quality import PRESETS, config_for
 from potr.codec.quantize import quantize
 from potr.codec.refit import refit
 from potr.errors import ModelError, SceneError
+from potr.io.ply import load_ply, save_ply
 from potr.rasterizer.select import select
 from potr.splats import SplatModel
 from tests.helpers.scenes import look_at_camera, random_model, random_views
@@ -161,6 +162,16 @@ def test_encode_needs_views_that_see_the_model(scene: tuple[SplatModel, list[Vie
     away = dataclasses.replace(model, means=model.means + torch.tensor([0.0, 1e4, 0.0]))
     with pytest.raises(SceneError, match="none of the 10 views has any of the 400 splats in sight"):
         encode(away, views, rasterizer=RASTERIZER)
+
+
+def test_a_model_of_trainable_parameters_is_as_good(scene: tuple[SplatModel, list[View]], tmp_path: Path) -> None:
+    model, views = scene
+    parameters = {f.name: torch.nn.Parameter(getattr(model, f.name)) for f in dataclasses.fields(model)}
+    trained = SplatModel(**parameters)
+    expected = encode(model, views, quality=0.4, rasterizer=RASTERIZER).data
+    assert encode(trained, views, quality=0.4, rasterizer=RASTERIZER, checkpoint=tmp_path / "c").data == expected
+    save_ply(tmp_path / "trained.ply", trained)
+    assert torch.equal(load_ply(tmp_path / "trained.ply").sh_ac, model.sh_ac)
 
 
 @pytest.mark.parametrize("field", ["means", "quats", "sh_ac"])
