@@ -202,9 +202,9 @@ class _Session:
         self.reports.append(StageReport(name, time.perf_counter() - begin, before, after, details))
 
     def _close_phase(self, name: str, mse: float) -> None:
-        """Enter the real change of a phase's last pass, now that the next stage has measured it."""
+        """Enter the real change of a phase's last pass if only the next stage has measured it."""
         passes = next(report for report in self.reports if report.name == name).details["passes"]
-        if passes:
+        if passes and passes[-1]["real_mse_change"] is None:
             passes[-1]["real_mse_change"] = mse - passes[-1]["mse"]
 
 

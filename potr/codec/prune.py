@@ -33,7 +33,7 @@ class PassReport:
         mse: before the pass.
         predicted_mse_change: sum of the removed splats' own changes, as if they did not interact.
         budget: sum of what the removed splats were charged with.
-        real_mse_change: measured; None until the next pass has seen the result.
+        real_mse_change: measured; None until the next pass, or the check after the last one, has seen the result.
         undone: the pass cost more than it may and was taken back.
         share_limit, share_used: of the splats, that the pass was allowed to remove, and that it removed.
     """
@@ -148,6 +148,12 @@ def prune(
         if not removed.any() and (config.target_splats is not None or number + 1 == passes or phase == "late"):
             state = replace(state, finished=True)
         log.info("%s", describe(state.passes[-1]))
+        on_pass(state)
+    if _last_pass_unchecked(state, config):  # no pass follows that would find out what it did
+        costs = rasterizer.removal_cost(
+            model.select(state.kept), views, progress=lambda _, done, total: progress(f"{phase} check", done, total)
+        )
+        state = _check_last_pass(state, costs.sse / costs.samples, config)
         on_pass(state)
     return state
 
@@ -264,6 +270,14 @@ def _check_last_pass(state: PruneState, mse: float, config: PruneConfig) -> Prun
     last = replace(last, real_mse_change=real, undone=undone, left=len(state.before) if undone else last.left)
     kept = state.before if undone else state.kept
     return replace(state, kept=kept, passes=(*state.passes[:-1], last), share_limit=share)
+
+
+def _last_pass_unchecked(state: PruneState, config: PruneConfig) -> bool:
+    """Whether the last pass could still be taken back: it removed splats that are seen, and nobody knows its cost."""
+    if config.target_splats is not None or not state.passes:
+        return False
+    last = state.passes[-1]
+    return last.real_mse_change is None and last.removed > last.unseen
 
 
 def describe(report: PassReport) -> str:

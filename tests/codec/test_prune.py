@@ -122,7 +122,7 @@ def test_passes_remove_all_under_the_cap_and_report_what_they_did() -> None:
     assert state.kept.tolist() == list(range(51, 100))
     assert [p.left for p in state.passes] == sorted((p.left for p in state.passes), reverse=True)
     assert sum(p.removed for p in state.passes) == 51
-    for report in state.passes[:-1]:
+    for report in state.passes:
         assert report.real_mse_change == pytest.approx(report.predicted_mse_change)
     assert all(a.cap <= b.cap for a, b in zip(state.passes, state.passes[1:], strict=False) if b.removed)
 
@@ -169,6 +169,22 @@ def test_an_interrupted_phase_goes_on_from_its_last_pass() -> None:
     assert rasterizer.passes[0] == states[2].passes[-1].left
     assert resumed.kept.tolist() == whole.kept.tolist()
     assert resumed.passes == whole.passes
+
+
+def test_the_last_pass_is_checked_too() -> None:
+    config = PruneConfig(early_passes=1, cap=0.3 / SAMPLES, max_share=0.4)
+    calm = run(AdditiveRasterizer(VALUES), config)
+    assert calm.passes[0].real_mse_change == pytest.approx(calm.passes[0].predicted_mse_change)
+    assert len(calm.kept) == 69
+    stored: list[PruneState] = []
+    wild = run(AdditiveRasterizer(VALUES, interaction=10.0), config, on_pass=stored.append)
+    assert wild.passes[0].undone
+    assert wild.kept.tolist() == list(range(100))
+    assert stored[-1] is wild
+    rasterizer = AdditiveRasterizer(VALUES, interaction=10.0)
+    assert run(rasterizer, config, state=stored[0]).passes == wild.passes  # interrupted before the check
+    assert run(rasterizer, config, state=wild).passes == wild.passes
+    assert len(rasterizer.passes) == 1
 
 
 def test_a_pass_that_cost_more_than_the_cap_is_taken_back() -> None:
