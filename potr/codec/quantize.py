@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +18,8 @@ from potr.codec.sh_solver import RateModel, round_coefficients
 from potr.rasterizer.base import ColorStatistics
 from potr.rotation import canonical_axes
 from potr.splats import SplatModel
+
+log = logging.getLogger(__name__)
 
 MAX_SCALE_INDEX = (1 << 16) - 1
 DILATION = 0.3  # px^2 that the projection adds to every splat's variance (Kerbl et al. 2023)
@@ -110,6 +114,10 @@ def required_depths(model: SplatModel, gamma: float, pixel_size: Tensor, extent:
     smallest = model.scales.double().min(dim=1).values if model.num_splats else model.means.double()[:, 0]
     size = (smallest.square() + DILATION * pixel_size.double().square()).sqrt()
     depth = torch.ceil(torch.log2(extent / (gamma * size)))
+    beyond = int((depth > MAX_DEPTH).sum())
+    if beyond:
+        cell = extent / 2**MAX_DEPTH
+        log.warning("%d of %d splats are placed to %.3g units, more coarsely than asked", beyond, len(depth), cell)
     return depth.clamp(0, MAX_DEPTH).cpu().numpy().astype(np.uint8)
 
 

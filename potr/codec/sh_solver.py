@@ -6,7 +6,6 @@ All coefficients are in the opponent colour space of ``potr.codec.color``, where
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +42,6 @@ SWEEPS = 4
 _RELATIVE_RIDGE, _ABSOLUTE_RIDGE = 2e-5, 1e-12  # as in sh_solver.cpp, which says why
 
 
-def available_threads() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def compact(hessian: Tensor, sh: Tensor, parameters: CompactParameters) -> Tensor:
     """Minimise (f - f0)^T A (f - f0) + ridge |f_ac|^2, dropping AC coefficients and solving again for the others.
 
@@ -69,7 +63,7 @@ def compact(hessian: Tensor, sh: Tensor, parameters: CompactParameters) -> Tenso
     p = parameters
     _sh_solver.compact(
         hessian.contiguous().cpu(), source, p.ridge, p.drop_cost, p.redundancy_cosine, p.redundancy_cost, result,
-        available_threads(),
+        torch.get_num_threads(),
     )  # fmt: skip
     return result.to(sh.device)
 
@@ -94,7 +88,7 @@ def newton_step(
     result = torch.empty_like(source)
     _sh_solver.newton_step(
         hessian.contiguous().cpu(), source, damping.float().contiguous().cpu(), relative_prior, absolute_prior, result,
-        available_threads(),
+        torch.get_num_threads(),
     )  # fmt: skip
     return result.to(gradient.device)
 
@@ -117,7 +111,7 @@ def round_coefficients(hessian: Tensor, sh: Tensor, steps: Tensor, rate: RateMod
     result = torch.empty(source.shape, dtype=torch.int32)
     _sh_solver.round_coefficients(
         hessian.contiguous().cpu(), source, steps.contiguous().cpu(), rate.bit_cost,
-        (rate.zero, rate.nonzero, rate.magnitude), ANCHOR, SWEEPS, result, available_threads(),
+        (rate.zero, rate.nonzero, rate.magnitude), ANCHOR, SWEEPS, result, torch.get_num_threads(),
     )  # fmt: skip
     return result.to(sh.device)
 

@@ -83,6 +83,15 @@ def test_a_splat_whose_centre_no_view_sees_keeps_its_size_and_place() -> None:
     assert torch.equal(dequantize(unseen).log_scales, dequantize(plain).log_scales)
 
 
+def test_positions_coarser_than_asked_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    model = random_model(50)
+    quantize(model, QuantizeConfig())
+    assert not caplog.records
+    model.means[0] = 1e5
+    quantize(model, QuantizeConfig())
+    assert "50 of 50 splats are placed to 0.0477 units, more coarsely than asked" in caplog.text
+
+
 def test_a_scale_step_too_fine_for_16_bits_is_widened() -> None:
     model = random_model(50)
     model.log_scales[0, 0] = 12.0
