@@ -37,7 +37,7 @@ types: setup ## mypy, strict
 test: lint types ## what CI runs: lint, types, every test
 	@$(PY) -m pytest -n 2 -q
 
-bench: setup ## rasteriser and scaling benchmarks, minutes
+bench: setup ## rasteriser benchmark, minutes (experiments/ has those of scenes and scaling)
 	@$(PY) experiments/bench_rasterizer.py
 
 tables: setup ## every finished run under outputs/ as a Markdown table

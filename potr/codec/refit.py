@@ -20,7 +20,8 @@ def refit(model: SplatModel, statistics: ColorStatistics) -> SplatModel:
     The step minimises a quadratic bound of the squared error: with a_xk the blend weight of splat k at pixel x and
     sum_k a_xk <= 1, the cross terms between splats obey 2 a_xk a_xl u v <= a_xk a_xl (u^2 + v^2), so the curvature
     sum_x a_xk, in place of sum_x a_xk^2, bounds the whole (De Pierro's separable surrogate, 1995). The step therefore
-    never raises the error on the training views, but for clamping and the prior.
+    lowers the error on the training views, but for colours clamped at 0, and in so far as the ratio of the two sums,
+    taken over all views together, holds in each.
 
     Args:
         model: N splats.
