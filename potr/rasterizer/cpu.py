@@ -70,7 +70,7 @@ class CpuRasterizer:
         self._laid_out: tuple[weakref.ref[SplatModel], tuple[int, ...], Any] | None = None
 
     def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor:
-        image = torch.empty(camera.height, camera.width, 3)
+        image = torch.empty(camera.height, camera.width, 3, dtype=torch.float32)
         self._native.render(self._layout(model), _native_camera(camera), *background, TRANSMITTANCE_MIN, image)
         return image.to(model.device)
 
@@ -79,7 +79,7 @@ class CpuRasterizer:
     ) -> RemovalCost:
         n = model.num_splats
         delta_sse, render_sse, contribution = (torch.zeros(n, dtype=torch.float64) for _ in range(3))
-        peak, pixels = torch.zeros(n), torch.zeros(n, dtype=torch.int64)
+        peak, pixels = torch.zeros(n, dtype=torch.float32), torch.zeros(n, dtype=torch.int64)
         layout = self._layout(model)
         sse, samples = 0.0, 0
         for view, photo in _read_ahead(views, "removal cost", progress):
@@ -111,7 +111,8 @@ class CpuRasterizer:
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
     ) -> ColorStatistics:
         n, k = model.num_splats, (model.sh_degree + 1) ** 2
-        hessian, gradient = torch.zeros(n, k * (k + 1) // 2), torch.zeros(n, k, 3)
+        hessian = torch.zeros(n, k * (k + 1) // 2, dtype=torch.float32)
+        gradient = torch.zeros(n, k, 3, dtype=torch.float32)
         weight, contribution = (torch.zeros(n, dtype=torch.float64) for _ in range(2))
         seen_views = torch.zeros(n, dtype=torch.int32)
         layout = self._layout(model)
@@ -148,8 +149,10 @@ class CpuRasterizer:
     def _layout(self, model: SplatModel) -> Any:
         """The model in the native layout; kept while the same, unmodified model is asked for."""
         tensors = [getattr(model, f.name) for f in fields(model)]
-        versions = tuple(t._version for t in tensors)
-        if self._laid_out is not None and self._laid_out[0]() is model and self._laid_out[1] == versions:
+        # Inference tensors count no versions, so a change of theirs would go unseen: they are laid out anew each time.
+        counted = not any(t.is_inference() for t in tensors)
+        versions = tuple(t._version for t in tensors) if counted else ()
+        if counted and self._laid_out is not None and self._laid_out[0]() is model and self._laid_out[1] == versions:
             return self._laid_out[2]
         self._laid_out = None
         means, log_scales, quats, opacity_logits, sh_dc, sh_ac = (t.detach().cpu() for t in tensors)

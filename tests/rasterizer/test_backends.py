@@ -252,3 +252,21 @@ def test_constructors_refuse_what_is_out_of_range(monkeypatch: pytest.MonkeyPatc
         CpuRasterizer(instruction_set="sparc")
     monkeypatch.setenv("POTR_INSTRUCTION_SET", INSTRUCTION_SETS[-1])
     assert CpuRasterizer().instruction_set == INSTRUCTION_SETS[-1]
+
+
+def test_inference_mode_and_another_default_dtype_make_no_difference() -> None:
+    model, views = random_model(4), random_views(4)
+    rasterizer = select("cpu", threads=1)
+    expected = rasterizer.removal_cost(model, views)
+    with torch.inference_mode():
+        fresh = random_model(4)
+        image = rasterizer.render(fresh, views[0].camera, (0.0, 0.0, 0.0))
+        fresh.sh_dc.add_(1.0)
+        assert not torch.equal(rasterizer.render(fresh, views[0].camera, (0.0, 0.0, 0.0)), image)
+    torch.set_default_dtype(torch.float64)
+    try:
+        costs, statistics = rasterizer.removal_cost(model, views), rasterizer.color_statistics(model, views)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(costs.delta_sse, expected.delta_sse)
+    assert statistics.hessian.dtype is torch.float32

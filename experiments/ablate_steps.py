@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each quantiser's step costs and saves: one parameter of codec=default changed at a time, at one quality.
+
+    python experiments/ablate_steps.py ../shared/scenes/fern [--quality 0.1] [--share 0.5]
+
+The scene is pruned to a share once and refitted; then only quantisation differs. Prints Markdown: PSNR on the test
+views and bits per splat, as differences to the preset.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import potr
+from potr.codec.config import PruneConfig, QuantizeConfig
+from potr.codec.decoder import decode
+from potr.codec.footprint import pixel_sizes
+from potr.codec.prune import prune
+from potr.codec.quality import config_for
+from potr.codec.quantize import quantize
+from potr.codec.refit import refit
+from potr.codec.serialize import pack_model
+from potr.evaluate.quality import evaluate
+from potr.rasterizer.select import select
+
+FACTORS = {
+    "position_gamma": (0.5, 2.0),
+    "rotation_levels": (0.5, 2.0),
+    "scale_step": (0.5, 2.0),
+    "opacity_levels": (0.5, 2.0),
+    "dc_multiplier": (0.5, 2.0),
+    "ac_multiplier": (0.5, 2.0),
+    "bit_cost": (0.0, 0.25, 4.0),
+}
+
+
+def varied(config: QuantizeConfig, name: str, factor: float) -> QuantizeConfig:
+    """The configuration with one parameter multiplied."""
+    value = getattr(config, name) * factor
+    return replace(config, **{name: round(value) if isinstance(getattr(config, name), int) else value})
+
+
+def main() -> None:
+    """Prune, refit, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scene", type=Path)
+    parser.add_argument("--quality", type=float, default=0.1)
+    parser.add_argument("--share", type=float, default=0.5, help="of the splats, kept")
+    arguments = parser.parse_args()
+
+    scene, rasterizer = potr.load_scene(arguments.scene), select("auto")
+    pruning = PruneConfig(early_passes=5, target_share=arguments.share)
+    state = prune(scene.model, scene.train_views, rasterizer, pruning, "early")
+    model = scene.model.select(state.kept)
+    for _ in range(3):
+        statistics = rasterizer.color_statistics(model, scene.train_views)
+        model = refit(model, statistics)
+    pixel_size = pixel_sizes(model, [view.camera for view in scene.train_views])
+
+    def measured(config: QuantizeConfig) -> tuple[float, float]:
+        quantized = quantize(model, config, statistics=statistics, cap=state.cap or 0.0, pixel_size=pixel_size)
+        data = pack_model(quantized, config.zstd_level)
+        return evaluate(decode(data), scene.test_views, rasterizer).psnr or 0.0, 8 * len(data) / model.num_splats
+
+    config = config_for(arguments.quality).quantize
+    before = evaluate(model, scene.test_views, rasterizer).psnr or 0.0
+    psnr, bits = measured(config)
+    print(
+        f"{scene.name}, {model.num_splats:,} splats, {before:.2f} dB; quantised {psnr:.2f} dB, {bits:.1f} bits/splat\n"
+    )
+    print("| parameter | value | PSNR | bits/splat |\n| --- | ---: | ---: | ---: |")
+    for name, factors in FACTORS.items():
+        for factor in factors:
+            changed = varied(config, name, factor)
+            p, b = measured(changed)
+            print(f"| {name} | {getattr(changed, name):.4g} | {p - psnr:+.3f} | {b - bits:+.2f} |", flush=True)
+    plain = measured(replace(config, joint_rounding=False))
+    print(f"| joint_rounding | off | {plain[0] - psnr:+.3f} | {plain[1] - bits:+.2f} |")
+
+
+if __name__ == "__main__":
+    main()
