@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,8 @@ class _Session:
             model, statistics, mse_before = self._refitted(model, "compaction statistics")
             step = 1.0 / self.config.quantize.ac_multiplier
             cap = self._final_cap(statistics, model.num_splats)
-            model, report = compact(model, statistics, cap, step, self.config.compact)
+            with self._step("compaction"):
+                model, report = compact(model, statistics, cap, step, self.config.compact)
             seconds = {**self.done.seconds, "compact": time.perf_counter() - begin}
             details = {**report.to_dict(), "mse_before": mse_before}
             self._advance(self.done.replace(sh=model.sh, compact_details=details, seconds=seconds))
@@ -158,14 +160,16 @@ class _Session:
         model, statistics, mse_before = self._refitted(model, "quantisation statistics")
         self._close_phase("prune_late", mse_before)
         cap = self._final_cap(statistics, model.num_splats)
-        quantized = quantize(model, self.config.quantize, statistics=statistics, cap=cap, pixel_size=pixel_size)
+        with self._step("quantisation"):
+            quantized = quantize(model, self.config.quantize, statistics=statistics, cap=cap, pixel_size=pixel_size)
         details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": mse_before}
         self._report("quantize", begin, model.num_splats, quantized.num_splats, details)
         return quantized
 
     def pack(self, quantized: QuantizedModel) -> bytes:
         begin = time.perf_counter()
-        data = pack_model(quantized, self.config.quantize.zstd_level)
+        with self._step("packing"):
+            data = pack_model(quantized, self.config.quantize.zstd_level)
         n = quantized.num_splats
         self._report("pack", begin, n, n, {"bytes": len(data), "bits_per_splat": 8 * len(data) / max(n, 1)})
         return data
@@ -192,6 +196,13 @@ class _Session:
         if self.cap is None:
             self.cap = final_cap(self.config.prune, statistics.sse / statistics.samples, num_splats)
         return self.cap
+
+    @contextmanager
+    def _step(self, stage: str) -> Iterator[None]:
+        """Shows a stage that cannot tell how far it is."""
+        self.progress(stage, 0, 1)
+        yield
+        self.progress(stage, 1, 1)
 
     def _advance(self, done: Progressed) -> None:
         self.done = done
