@@ -18,7 +18,9 @@ from potr.splats import SplatModel
 
 @dataclass(frozen=True)
 class CompactReport:
-    """Shares are of all AC coefficients in the opponent space at the step asked; norms are over RGB coefficients."""
+    """Before and after this stage (refit done before): the share of AC coefficients, in the opponent space, that plain
+    rounding at luma's step makes 0, and the L2 norm of all coefficients.
+    """
 
     ac_zero_share_before: float
     ac_zero_share: float

@@ -56,7 +56,8 @@ class PruneConfig(_Checked):
     first_cap: float = _limits(1e-6, 1.0, 0.1)
     # Share of the splats that one pass may remove at most.
     max_share: float = _limits(1e-4, 1.0, 0.25)
-    # Share of the splats that one pass may remove on the ground that the photographs improve.
+    # Share of the splats that one pass may remove on the ground that the photographs improve; criterion photo only, the
+    # others charge nothing below 0.
     max_negative_share: float = _limits(0.0, 1.0, 0.02)
     # A pass whose real change of the MSE is over this many times its budget (removed splats' costs) halves the next.
     tolerance: float = _limits(1.0, 1e6, 2.0)
