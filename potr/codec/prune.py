@@ -104,6 +104,8 @@ def prune(
 ) -> PruneState:
     """Remove splats in passes until the phase's passes are done or nothing costs little enough.
 
+    A pass taken back is tried again with half its splats and does not count, up to twice the number of passes in all.
+
     Args:
         model: what the phase starts from.
         views: the training views.
@@ -111,7 +113,7 @@ def prune(
         config: caps, shares, targets.
         phase: "early" (the cap rises) or "late" (it is the final one throughout).
         state: where to go on from; the phase's start by default.
-        on_pass: told the state after every pass (to store it).
+        on_pass: told the state after every pass and check (to store it).
         progress: told of every view of every pass.
 
     Returns:
@@ -120,42 +122,40 @@ def prune(
     passes = config.early_passes if phase == "early" else config.late_passes
     state = state or start(model, config)
     config = absolute_target(config, model.num_splats)
-    last_costs: RemovalCost | None = None
-    while not state.finished and len(state.passes) < passes:
-        number = len(state.passes)
-        current = model.select(state.kept)
+    costs: RemovalCost | None = None  # of the splats at hand, where known
+    last_costs: RemovalCost | None = None  # of those before the last pass
+    while True:
+        number = sum(not report.undone for report in state.passes)  # a pass taken back is tried again, smaller
+        done = state.finished or number >= passes or len(state.passes) >= 2 * passes
+        if done and not _last_pass_unchecked(state, config):
+            return state
+        label = f"{phase} pruning check" if done else f"{phase} pruning pass {number + 1}/{passes}"
 
-        def report(stage: str, done: int, total: int, number: int = number) -> None:
-            progress(f"{phase} pruning pass {number + 1}/{passes}", done, total)
+        def report(_: str, view: int, total: int, /, label: str = label) -> None:
+            progress(label, view, total)
 
-        costs = rasterizer.removal_cost(current, views, progress=report)
+        costs = costs or rasterizer.removal_cost(model.select(state.kept), views, progress=report)
         mse = costs.sse / costs.samples
+        unchecked = bool(state.passes) and state.passes[-1].real_mse_change is None
         state = _check_last_pass(state, mse, config)
-        if state.passes and state.passes[-1].undone:
-            current = model.select(state.kept)
-            costs = last_costs or rasterizer.removal_cost(current, views, progress=report)
-            mse = costs.sse / costs.samples
-        last_costs = costs
+        if done or (unchecked and state.passes[-1].undone):
+            costs, last_costs = last_costs if state.passes[-1].undone else None, None
+            on_pass(state)
+            continue
         known_cap = state.cap
-        cap = final_cap(config, mse, current.num_splats) if known_cap is None else known_cap
+        cap = final_cap(config, mse, len(state.kept)) if known_cap is None else known_cap
         removed, charged = select_removals(
             costs, config, cap=cap * _rise(config, phase, number, passes), share=state.share_limit,
-            target=_pass_target(current.num_splats, config.target_splats, passes - number),
+            target=_pass_target(len(state.kept), config.target_splats, passes - number),
         )  # fmt: skip
         state = _after_removal(replace(state, cap=cap), phase, costs, removed, charged, mse)
         if config.target_splats is not None:
             state = replace(state, cap=max(known_cap or 0.0, state.passes[-1].cap) or None)
         if not removed.any() and (config.target_splats is not None or number + 1 == passes or phase == "late"):
             state = replace(state, finished=True)
+        last_costs, costs = costs, None
         log.info("%s", describe(state.passes[-1]))
         on_pass(state)
-    if _last_pass_unchecked(state, config):  # no pass follows that would find out what it did
-        costs = rasterizer.removal_cost(
-            model.select(state.kept), views, progress=lambda _, done, total: progress(f"{phase} check", done, total)
-        )
-        state = _check_last_pass(state, costs.sse / costs.samples, config)
-        on_pass(state)
-    return state
 
 
 def absolute_target(config: PruneConfig, num_splats: int) -> PruneConfig:

@@ -184,7 +184,8 @@ def test_the_last_pass_is_checked_too() -> None:
     rasterizer = AdditiveRasterizer(VALUES, interaction=10.0)
     assert run(rasterizer, config, state=stored[0]).passes == wild.passes  # interrupted before the check
     assert run(rasterizer, config, state=wild).passes == wild.passes
-    assert len(rasterizer.passes) == 1
+    # the check, everything once more for the second try at half, that one's check; nothing for the finished state
+    assert rasterizer.passes == [69, 100, 85]
 
 
 def test_a_pass_that_cost_more_than_the_cap_is_taken_back() -> None:
@@ -199,3 +200,15 @@ def test_a_pass_that_cost_more_than_the_cap_is_taken_back() -> None:
     removed = sum(p.removed for p in state.passes if not p.undone)
     assert len(state.kept) == 100 - removed
     assert removed > 0
+
+
+def test_a_pass_taken_back_is_tried_again_smaller_and_does_not_count() -> None:
+    config = PruneConfig(early_passes=3, cap=0.3 / SAMPLES, first_cap=1.0, max_share=0.4, tolerance=2.0)
+    state = run(AdditiveRasterizer(VALUES, interaction=3.0), config)
+    undone = [p.undone for p in state.passes]
+    assert undone[0]
+    assert undone.count(False) == 3
+    assert len(undone) <= 2 * 3
+    for last, following in zip(state.passes, state.passes[1:], strict=False):
+        if last.undone:
+            assert following.removed <= last.removed / 2 + 1
