@@ -143,14 +143,15 @@ class _Session:
         if self.done.sh is None:
             model, statistics, mse_before = self._refitted(model, "compaction statistics")
             step = 1.0 / self.config.quantize.ac_multiplier
-            cap = self._final_cap(statistics, model.num_splats)
+            cap = self._final_cap(mse_before, model.num_splats)
             with self._step("compaction"):
                 model, report = compact(model, statistics, cap, step, self.config.compact)
             seconds = {**self.done.seconds, "compact": time.perf_counter() - begin}
-            details = {**report.to_dict(), "mse_before": mse_before}
+            details = {**report.to_dict(), "mse_before": mse_before, "cap": cap}
             self._advance(self.done.replace(sh=model.sh, compact_details=details, seconds=seconds))
         else:
             model = model.with_sh(self.done.sh.to(model.device))
+        self.cap = self.done.compact_details["cap"]  # also where this session has not seen the stage
         self._close_phase("prune_early", self.done.compact_details["mse_before"])
         self._report("compact", begin, model.num_splats, model.num_splats, self.done.compact_details)
         return model
@@ -159,7 +160,7 @@ class _Session:
         begin = time.perf_counter()
         model, statistics, mse_before = self._refitted(model, "quantisation statistics")
         self._close_phase("prune_late", mse_before)
-        cap = self._final_cap(statistics, model.num_splats)
+        cap = self._final_cap(mse_before, model.num_splats)
         with self._step("quantisation"):
             quantized = quantize(model, self.config.quantize, statistics=statistics, cap=cap, pixel_size=pixel_size)
         details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": mse_before}
@@ -191,10 +192,10 @@ class _Session:
         assert mse_before is not None
         return model, statistics, mse_before
 
-    def _final_cap(self, statistics: ColorStatistics, num_splats: int) -> float:
+    def _final_cap(self, mse: float, num_splats: int) -> float:
         """The pruning cap, also where no pass has run to set it."""
         if self.cap is None:
-            self.cap = final_cap(self.config.prune, statistics.sse / statistics.samples, num_splats)
+            self.cap = final_cap(self.config.prune, mse, num_splats)
         return self.cap
 
     @contextmanager

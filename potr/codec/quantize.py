@@ -122,7 +122,7 @@ def required_depths(model: SplatModel, gamma: float, pixel_size: Tensor, extent:
 
 
 def opacity_table(levels: int) -> NDArray[np.float32]:
-    """[levels] float32 logits of evenly spaced opacities; the ends are half a level inside 0..1."""
+    """[levels] float32 logits of evenly spaced opacities; the ends are a quarter of a level inside 0..1."""
     opacities = np.clip(np.arange(levels) / (levels - 1), 0.25 / (levels - 1), 1 - 0.25 / (levels - 1))
     return np.log(opacities / (1 - opacities)).astype(np.float32)
 

@@ -103,6 +103,25 @@ def test_interrupted_and_resumed_gives_the_same_bytes(scene: tuple[SplatModel, l
             assert a.details == b.details
 
 
+def test_resumed_without_early_passes_the_cap_is_still_the_input_model_s(
+    scene: tuple[SplatModel, list[View]], tmp_path: Path
+) -> None:
+    model, views = scene
+    config = config_for(0.3, overrides={"prune": {"early_passes": 0, "late_passes": 2}})
+    whole = encode(model, views, config=config, rasterizer=RASTERIZER)
+    path = tmp_path / "checkpoint"
+
+    def interrupt(stage: str, done: int, total: int, /) -> None:
+        if stage == "late pruning pass 1/2":  # before this phase has a state of its own
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode(model, views, config=config, rasterizer=RASTERIZER, checkpoint=path, progress=interrupt)
+    resumed = encode(model, views, config=config, rasterizer=RASTERIZER, checkpoint=path)
+    assert resumed.stages[2].details["cap"] == whole.stages[2].details["cap"]
+    assert resumed.data == whole.data
+
+
 def test_a_checkpoint_of_other_parameters_is_not_used(
     scene: tuple[SplatModel, list[View]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the octree fuzz target under ASan and UBSan and runs it (make fuzz): libFuzzer where there is clang, else g++
 with the target's own mutation loop.
-
-usage: run_fuzz.py [SECONDS] [SEED]        default 60 seconds (or POTR_FUZZ_SECONDS), seed 1
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -35,10 +34,12 @@ def fuzz(seconds: float, seed: int, *, clang: str | None = None) -> str:
 
 
 def main() -> None:
-    seconds = float(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("POTR_FUZZ_SECONDS", "60"))
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seconds", nargs="?", type=float, default=os.environ.get("POTR_FUZZ_SECONDS", "60"))
+    parser.add_argument("seed", nargs="?", type=int, default=1)
+    arguments = parser.parse_args()
     try:
-        sys.stdout.write(fuzz(seconds, seed, clang=shutil.which("clang++")))
+        sys.stdout.write(fuzz(arguments.seconds, arguments.seed, clang=shutil.which("clang++")))
     except subprocess.CalledProcessError as error:
         sys.exit(f"{error.stderr or ''}\n{error}")
 
