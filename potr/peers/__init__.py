@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Codecs that POTR is compared with, behind one interface (``base.PeerCodec``); none is imported before it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from potr.errors import ConfigError
+from potr.peers.base import PeerCodec
+
+# Name to module and class.
+PEERS: dict[str, tuple[str, str]] = {}
+
+
+def peer_class(name: str) -> type[PeerCodec]:
+    """The class of a peer by name; ConfigError lists the names there are."""
+    if name not in PEERS:
+        raise ConfigError(f"codec: expected one of {', '.join(PEERS)}, got '{name}'")
+    module, class_name = PEERS[name]
+    found: type[PeerCodec] = getattr(importlib.import_module(module), class_name)
+    return found
+
+
+def peer(name: str, options: Mapping[str, Any] | None = None) -> PeerCodec:
+    """A peer by name.
+
+    Raises:
+        ConfigError: there is no such peer or option, or a value is out of its range.
+        BackendUnavailable: what it runs on is not installed; says how to get it.
+    """
+    return peer_class(name)(options or {})
