@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codecs that POTR is compared with, behind one interface (``base.PeerCodec``); none is imported before it is asked for."""
+"""Codecs that POTR is compared with, behind one interface (``base.PeerCodec``); imported only when asked for."""
 
 from __future__ import annotations
 
