@@ -12,13 +12,13 @@ from potr.experiment.report import collect, table
 def main() -> int:
     """Print the table; 1 if there is nothing to print."""
     outputs = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
-    results, problems = collect(outputs)
-    for problem in problems:
+    runs = collect(outputs)
+    for problem in (*runs.problems, *(f"{failure.folder}: {failure.reason}" for failure in runs.failures)):
         print(f"left out: {problem}", file=sys.stderr)
-    if not results:
+    if not runs.results:
         print(f"{outputs}: no finished run", file=sys.stderr)
         return 1
-    print(table(results))
+    print(table(runs.results))
     return 0
 
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any
+from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from potr.errors import PotrError
-from potr.experiment import console, pipeline, report, schema
+from potr.experiment import console, report, schema, sweep
 from potr.experiment.overrides import unknown
 from potr.experiment.result import RunResult
+from potr.experiment.sweep import Outcome
 
 log = logging.getLogger(__name__)
 
@@ -22,21 +22,16 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Run once or sweep. Exit codes: 0 done, 1 a bug, 2 something was refused, 130 interrupted."""
     schema.register()
-    results: list[RunResult] = []
-    refused: list[PotrError] = []
-
-    def job(composed: Any) -> None:
-        try:
-            results.append(pipeline.run(schema.resolve(composed), progress=screen))
-        except PotrError as error:  # the other jobs of a sweep go on
-            log.error("%s", error)
-            refused.append(error)
-
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing several lines
-    with console.screen() as screen:
+    name = sweep.name_of(sys.argv[1:])
+    if name:
+        os.environ.setdefault(sweep.NAME_VARIABLE, name)
+    sweep.single.clear()
+    sweep.swept.clear()
+    with console.screen():
         try:
-            hydra.main(version_base="1.3", config_path=str(schema.conf_folder()), config_name="run")(job)()
+            hydra.main(version_base="1.3", config_path=str(schema.conf_folder()), config_name="run")(sweep.job)()
         except HydraException as error:
             if traceback_wanted:
                 raise
@@ -44,10 +39,27 @@ def main() -> None:
             sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
+    sys.exit(max([*map(_tell_single, sweep.single), *map(_tell_sweep, sweep.swept), 0]))
+
+
+def _tell_single(done: RunResult | Outcome) -> int:
+    """Show a run's result; its exit code."""
+    if isinstance(done, Outcome):  # told already
+        return 2
+    console.show(report.summary(done))
+    return 0
+
+
+def _tell_sweep(entries: Path) -> int:
+    """Show a sweep's table and its holes; its exit code."""
+    done = sweep.outcomes(entries)
+    results = [result for _, result in done if result is not None]
+    holes = [outcome for outcome, _ in done if outcome.reason is not None]
     if results:
-        console.show(report.summary(results[0]) if len(results) == 1 else report.table(results))
-    if refused:
-        sys.exit(2)
+        console.show(report.table(results))
+    if holes:
+        console.show("\n" + report.holes([(hole.job, str(hole.reason)) for hole in holes]))
+    return 1 if any(hole.bug for hole in holes) else 2 if holes else 0
 
 
 def explain(error: HydraException) -> str:

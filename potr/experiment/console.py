@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -20,15 +20,21 @@ from potr.progress import Progress
 
 log = logging.getLogger("potr")
 SECONDS_BETWEEN_LINES = 10.0
+_open: list[Progress] = []  # the screen of this process, if it has one
 
 
 @contextmanager
 def screen(verbosity: int = 0) -> Iterator[Progress]:
     """Log lines and progress on stderr while the block runs: bars on a terminal, else a line every ten seconds.
 
+    Inside another screen it is that one.
+
     Args:
         verbosity: -1 warnings only and no progress, 0 what happens, 1 everything.
     """
+    if _open:
+        yield _open[-1]
+        return
     console = Console(stderr=True)
     level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
     if console.is_terminal:
@@ -42,12 +48,11 @@ def screen(verbosity: int = 0) -> Iterator[Progress]:
     log.propagate = False
     log.addHandler(handler)
     try:
-        if console.is_terminal and verbosity >= 0:
-            with _bars(console) as bars:
-                yield TerminalProgress(bars)
-        else:
-            yield LogProgress()
+        with _bars(console) if console.is_terminal and verbosity >= 0 else nullcontext() as bars:
+            _open.append(LogProgress() if bars is None else TerminalProgress(bars))
+            yield _open[-1]
     finally:
+        _open.clear()
         log.removeHandler(handler)
         handler.close()
         log.setLevel(before[0])

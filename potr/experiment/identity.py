@@ -25,17 +25,24 @@ _LONGEST_NAME = 120
 
 
 def run_name(config: RunConfig) -> str:
-    """``q0.5``, followed by every other setting that differs from the defaults: ``q0.5,prune.cap=1e-08``."""
+    """``q0.5``, followed by every other setting that differs from the defaults: ``q0.5,prune.cap=1e-08``.
+
+    A codec that is not the default goes first, and alone if quality means nothing to it: ``spz``.
+    """
     changed = changes(config)
-    name = ",".join([f"q{config.quality:g}", *(f"{key}={value}" for key, value in changed.items())])
+    codec = changed.pop("codec.name", None)
+    head = [*([codec] if codec else []), *([f"q{config.quality:g}"] if config.codec.has_quality else [])]
+    name = ",".join([*head, *(f"{key}={value}" for key, value in changed.items())])
     if len(name) > _LONGEST_NAME or "/" in name:
-        name = f"q{config.quality:g},{len(changed)}-settings-{_hash_json(changed)[:8]}"
+        name = ",".join([*head, f"{len(changed)}-settings-{_hash_json(changed)[:8]}"])
     return name
 
 
 def config_sha256(config: RunConfig) -> str:
     """Of everything that shapes the result: the settings and the codec parameters they resolve to."""
-    return _hash_json([config.quality, changes(config), dataclasses.asdict(config.codec_config())])
+    own = config.codec_config()
+    quality = config.quality if config.codec.has_quality else None
+    return _hash_json([quality, changes(config), None if own is None else dataclasses.asdict(own)])
 
 
 def inputs_sha256(scene: Scene) -> str:

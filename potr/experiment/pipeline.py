@@ -9,24 +9,27 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from potr.cameras import View
-from potr.codec.decoder import decode, describe
-from potr.codec.encoder import Encoded, encode
+from potr.codec.encoder import StageReport
 from potr.errors import ConfigError, PotrError
 from potr.evaluate.machine import describe_machine, peak_memory_bytes, reset_peak_memory
 from potr.evaluate.quality import evenly_spaced
 from potr.evaluate.rate import rate
 from potr.experiment import identity
 from potr.experiment.cameras import CAMERAS_FILE
+from potr.experiment.coder import Coder, coder
 from potr.experiment.console import log_file
+from potr.experiment.failure import FAILURE_FILE, Failure, write_failure
 from potr.experiment.measure import Judge, judge
 from potr.experiment.pictures import caption, megabytes, save_comparison, typical_view
-from potr.experiment.result import RESULT_FILE, Measured, RunResult, read_result, write_result
-from potr.experiment.schema import RunConfig, parse_color, to_yaml, with_codec_resolved
+from potr.experiment.result import CONFIG_FILE, RESULT_FILE, Measured, RunResult, read_result, write_result
+from potr.experiment.schema import RunConfig, changes, parse_color, to_yaml, with_codec_resolved
 from potr.experiment.tracking import tracker
 from potr.files import write_atomic
 from potr.io.cameras_json import write_cameras_json
@@ -41,8 +44,8 @@ from potr.splats import UNCOMPRESSED_BYTES_PER_SPLAT, SplatModel
 
 log = logging.getLogger(__name__)
 
-SCENE_FILE, PICTURE_FILE = "scene.potr", "before_after.png"
-CONFIG_FILE, LOG_FILE, CHECKPOINT = "config.yaml", "run.log", "prune.checkpoint"
+PICTURE_FILE = "before_after.png"
+LOG_FILE, CHECKPOINT = "run.log", "prune.checkpoint"
 
 
 @dataclass(frozen=True)
@@ -63,26 +66,50 @@ def run(config: RunConfig, *, progress: Progress = silent) -> RunResult:
         PotrError: whatever the scene, the settings or the machine do not allow, or the folder holds the result of
             another configuration.
     """
-    config.codec_config()  # refuse what is out of range before minutes of work
+    codec = coder(config)  # refuse what is out of range or not installed before minutes of work
     with _torch_threads(config.threads):
-        return _run(config, progress)
+        return _run(config, codec, progress)
 
 
-def _run(config: RunConfig, progress: Progress) -> RunResult:
+def run_folder(config: RunConfig) -> Path:
+    """Where a run's files lie; known before its scene is read."""
+    return Path(config.outputs) / config.dataset_name() / identity.run_name(config)
+
+
+def record_failure(config: RunConfig, reason: str, trace: str | None = None) -> Failure:
+    """Leave failure.json where the run would have left its result."""
+    folder = run_folder(config)
+    failure = Failure(
+        dataset=config.dataset_name(),
+        suite=config.dataset.suite,
+        quality=config.quality if config.codec.has_quality else None,
+        codec=config.codec.name,
+        settings=_settings(config),
+        sweep=config.sweep,
+        reason=reason,
+        trace=trace,
+        folder=folder,
+    )
+    write_failure(failure, folder)
+    return failure
+
+
+def _run(config: RunConfig, codec: Coder, progress: Progress) -> RunResult:
     scene = open_scene(config, progress)
-    folder = Path(config.outputs) / scene.name / identity.run_name(config)
+    folder = run_folder(config)
     run_identity = Identity(identity.config_sha256(config), identity.inputs_sha256(scene))
     finished = find_finished(folder, run_identity, config.force)
     if finished is not None:
         log.info("%s: finished earlier; force=true does it again", folder)
         return finished
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULT_FILE).unlink(missing_ok=True)
+    for stale in (RESULT_FILE, FAILURE_FILE):
+        (folder / stale).unlink(missing_ok=True)
     with log_file(folder / LOG_FILE), tracker(config, f"{scene.name}/{folder.name}", folder) as track:
         log.info("%s: %d splats, %d training views", folder, scene.model.num_splats, len(scene.train_views))
         write_atomic(folder / CONFIG_FILE, to_yaml(with_codec_resolved(config)).encode(), overwrite=True)
         try:
-            result = _compress_and_measure(config, scene, folder, run_identity, progress)
+            result = _compress_and_measure(config, codec, scene, folder, run_identity, progress)
         except KeyboardInterrupt:
             rest = "goes on from the last pruning pass" if (folder / CHECKPOINT).exists() else "starts over"
             log.warning("%s: interrupted, nothing is half-written; the same command %s", folder, rest)
@@ -93,7 +120,7 @@ def _run(config: RunConfig, progress: Progress) -> RunResult:
 
 
 def _compress_and_measure(
-    config: RunConfig, scene: Scene, folder: Path, run_identity: Identity, progress: Progress
+    config: RunConfig, codec: Coder, scene: Scene, folder: Path, run_identity: Identity, progress: Progress
 ) -> RunResult:
     rasterizer = select(config.backend.name, threads=config.threads)
     jury = judge(scene.test_views, scene.background, rasterizer, config.evaluate)
@@ -101,31 +128,29 @@ def _compress_and_measure(
     checkpoint = folder / CHECKPOINT
     resumed = checkpoint.exists()
     reset_peak_memory()
-    encoded = encode(
-        scene.model,
-        scene.train_views,
-        config=config.codec_config(),
-        rasterizer=rasterizer,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+    encoded = codec.encode(scene, rasterizer, checkpoint, progress)
     peak_memory = peak_memory_bytes()
-    write_atomic(folder / SCENE_FILE, encoded.data, overwrite=True)
-    data = (folder / SCENE_FILE).read_bytes()
+    write_atomic(folder / codec.file, encoded.data, overwrite=True)
+    data = (folder / codec.file).read_bytes()
     start = time.perf_counter()
-    decoded = decode(data)
+    decoded = codec.decode(data)
     decode_seconds = time.perf_counter() - start
     after = jury.quality(decoded, _named("measure after", progress))
     before, after = jury.speed(scene.model, before), jury.speed(decoded, after)  # one after the other, under one load
     _save_picture(folder / PICTURE_FILE, scene, decoded, after, len(data), rasterizer)
     _save_cameras(folder / CAMERAS_FILE, scene)
-    sections = {section["name"]: section["coded_bytes"] for section in describe(data)["sections"]}
-    rates = rate(len(data), scene.model.num_splats, decoded.num_splats, sections)
+    rates = rate(len(data), scene.model.num_splats, decoded.num_splats, encoded.sections)
     commit = identity.git_commit()
     return RunResult(
         dataset=scene.name,
-        quality=config.quality,
+        suite=config.dataset.suite,
+        quality=config.quality if config.codec.has_quality else None,
         codec=config.codec.name,
+        codec_version=codec.version,
+        settings=_settings(config),
+        parameters=_plain(encoded.parameters),
+        sweep=config.sweep,
+        file=codec.file,
         backend=rasterizer.name,
         seed=config.seed,
         git_commit=commit,
@@ -138,13 +163,13 @@ def _compress_and_measure(
         train_views=len(scene.train_views),
         before=before,
         after=after,
-        encode_seconds=_seconds_per_stage(encoded),
+        encode_seconds=_seconds_per_stage(encoded.stages),
         decode_seconds=decode_seconds,
         peak_memory=peak_memory,
         machine=asdict(describe_machine()),
         stages=tuple(asdict(stage) for stage in encoded.stages),
         resumed=resumed,
-        reasons=_reasons(jury, commit, peak_memory),
+        reasons=_reasons(config, jury, commit, peak_memory),
         config_sha256=run_identity.config_sha256,
         inputs_sha256=run_identity.inputs_sha256,
         bitstream_sha256=hashlib.sha256(data).hexdigest(),
@@ -167,7 +192,7 @@ def open_scene(config: RunConfig, progress: Progress = silent) -> Scene:
     )
     return replace(
         scene,
-        name=dataset.name or scene.name,
+        name=config.dataset_name(),
         train_views=_spread(scene.train_views, dataset.max_views),
         test_views=_spread(scene.test_views, dataset.max_views),
     )
@@ -183,12 +208,12 @@ def find_finished(folder: Path, wanted: Identity, force: bool) -> RunResult | No
         return None
     try:
         result = read_result(folder)
-        data = (folder / SCENE_FILE).read_bytes()
+        data = (folder / result.file).read_bytes()
     except (PotrError, OSError) as error:
         log.warning("%s: not a finished run (%s); it is done again", folder, error)
         return None
     if hashlib.sha256(data).hexdigest() != result.bitstream_sha256:
-        log.warning("%s: %s is not what %s measured; it is done again", folder, SCENE_FILE, RESULT_FILE)
+        log.warning("%s: %s is not what %s measured; it is done again", folder, result.file, RESULT_FILE)
         return None
     differs = [
         what
@@ -224,9 +249,9 @@ def _save_cameras(path: Path, scene: Scene) -> None:
     write_cameras_json(path, shots, overwrite=True)
 
 
-def _seconds_per_stage(encoded: Encoded) -> dict[str, float]:
+def _seconds_per_stage(stages: Sequence[StageReport]) -> dict[str, float]:
     seconds: dict[str, float] = {}
-    for stage in encoded.stages:
+    for stage in stages:
         seconds[stage.name] = seconds.get(stage.name, 0.0) + stage.seconds
     return seconds
 
@@ -242,8 +267,23 @@ def _torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _reasons(jury: Judge, commit: str | None, peak_memory: int | None) -> dict[str, str]:
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """What tells this run from another of the same scene, codec and quality."""
+    return {key: _plain(value) for key, value in changes(config).items() if key != "codec.name"}
+
+
+def _plain(value: Any) -> Any:
+    """Enums as their values, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.value if isinstance(value, Enum) else value
+
+
+def _reasons(config: RunConfig, jury: Judge, commit: str | None, peak_memory: int | None) -> dict[str, str]:
     reasons = {f"{side}.{path}": why for side in ("before", "after") for path, why in jury.reasons().items()}
+    reasons |= {"suite": "not one of the paper's", "sweep": "a single run"}
+    if not config.codec.has_quality:
+        reasons["quality"] = f"{config.codec.name} has a single operating point"
     if commit is None:
         reasons["git_commit"] = "not a git checkout"
     if peak_memory is None:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from potr.errors import PotrError
-from potr.experiment.result import RESULT_FILE, RunResult, read_result
+from potr.experiment.failure import FAILURE_FILE, INTERRUPTED, Failure, read_failure
+from potr.experiment.result import CONFIG_FILE, RESULT_FILE, RunResult, read_result
 
 _MISSING = "—"
 _COLUMNS = (
@@ -20,6 +22,7 @@ def summary(result: RunResult) -> str:
     """What was compressed, what it cost and gained, and where everything lies; at most 24 lines of 100 columns."""
     r, before, after = result, result.before, result.after
     judged = f"judged on {len(before.views)} test views" if before.views else "no test views to judge it on"
+    at = "" if r.quality is None else f" at quality {r.quality:g}"
     bits = f"{8 * r.bytes / r.splats_after:.1f} bits a splat" if r.splats_after else "nothing left"
     rows = [
         ("", "before", "after", ""),
@@ -34,7 +37,7 @@ def summary(result: RunResult) -> str:
         rows.pop(5)
     width = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
-        f"{r.dataset} at quality {r.quality:g}: {r.codec} codec, {r.backend} rasteriser, {judged}",
+        f"{r.dataset}{at}: {r.codec} codec, {r.backend} rasteriser, {judged}",
         "",
         *(f"  {a:<{width[0]}}  {b:>{width[1]}}  {c:>{width[2]}}   {d}".rstrip() for a, b, c, d in rows),
         "",
@@ -43,7 +46,7 @@ def summary(result: RunResult) -> str:
         + (" (pruning resumed: its last part only)" if r.resumed else ""),
         f"  memory    {_megabytes(r.peak_memory)} at most while encoding",
         "",
-        *_files(r.folder),
+        *_files(r),
     ]
     return "\n".join(lines)
 
@@ -51,7 +54,7 @@ def summary(result: RunResult) -> str:
 def table(results: Sequence[RunResult]) -> str:
     """One line a run, Markdown, by dataset and quality; a figure that is missing is a dash."""
     rows: list[tuple[str, ...]] = [_COLUMNS, tuple("---" if index < 2 else "---:" for index in range(len(_COLUMNS)))]
-    for r in sorted(results, key=lambda r: (r.dataset, r.quality)):
+    for r in sorted(results, key=lambda r: (r.dataset, r.codec, r.quality or 0)):
         rows.append(
             (
                 *(r.dataset, r.folder.name, f"{r.splats_after:,} ({_share(r.splats_after, r.splats_before)})"),
@@ -66,15 +69,37 @@ def table(results: Sequence[RunResult]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def collect(outputs: Path) -> tuple[list[RunResult], list[str]]:
-    """Every result under a folder, and one line for every file that is not one."""
-    results, problems = [], []
-    for path in sorted(outputs.glob(f"**/{RESULT_FILE}")):
+def holes(missing: Sequence[tuple[str, str]]) -> str:
+    """The jobs without a result and why, Markdown."""
+    return "\n".join(["| no result | because |", "| --- | --- |", *(f"| {job} | {why} |" for job, why in missing)])
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What lies under a folder of runs: the finished ones, the failed ones, and one line for what is neither."""
+
+    results: tuple[RunResult, ...]
+    failures: tuple[Failure, ...]
+    problems: tuple[str, ...]
+
+
+def collect(outputs: Path) -> Collected:
+    """Every run under a folder, whatever became of it, in the order of the folders' names."""
+    results: list[RunResult] = []
+    failures: list[Failure] = []
+    problems: list[str] = []
+    folders = {path.parent for name in (RESULT_FILE, FAILURE_FILE, CONFIG_FILE) for path in outputs.glob(f"**/{name}")}
+    for folder in sorted(folders):
         try:
-            results.append(read_result(path.parent))
+            if (folder / RESULT_FILE).exists():
+                results.append(read_result(folder))
+            elif (folder / FAILURE_FILE).exists():
+                failures.append(read_failure(folder))
+            else:
+                problems.append(f"{folder}: {INTERRUPTED}")
         except PotrError as error:
             problems.append(str(error))
-    return results, problems
+    return Collected(tuple(results), tuple(failures), tuple(problems))
 
 
 def ac_zero_share(result: RunResult) -> float | None:
@@ -83,8 +108,9 @@ def ac_zero_share(result: RunResult) -> float | None:
     return next((share for share in reversed(shares) if share is not None), None)
 
 
-def _files(folder: Path) -> list[str]:
-    told = {"before_after.png": "before and after", "scene.potr": "the compressed scene", RESULT_FILE: "every number"}
+def _files(result: RunResult) -> list[str]:
+    folder = result.folder
+    told = {"before_after.png": "before and after", result.file: "the compressed scene", RESULT_FILE: "every number"}
     room = max(len(str(folder / name)) for name in told)
     return [f"  {folder / name!s:<{room}}  {what}" for name, what in told.items() if (folder / name).exists()]
 

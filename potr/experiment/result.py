@@ -13,8 +13,8 @@ from typing import Any
 from potr.errors import PotrError
 from potr.files import write_atomic
 
-SCHEMA_VERSION = 1
-RESULT_FILE = "result.json"
+SCHEMA_VERSION = 2
+RESULT_FILE, CONFIG_FILE = "result.json", "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,15 @@ class RunResult:
     """One run.
 
     Attributes:
-        bytes: of scene.potr, which is everything the decoder needs; ratio is uncompressed_bytes (248 a splat) over it.
+        suite: of the scene ("MipNeRF360"), where it belongs to one.
+        quality: None for a codec with a single operating point.
+        settings: what else differs from the defaults and shapes the result, as dotted names to values: together with
+            codec it tells the curves of one scene apart.
+        parameters: what quality and settings came to, by stage.
+        codec_version: package and version of what did the compression.
+        sweep: the experiment or sweep that the run was made for first.
+        file: the name of the compressed scene in ``folder``.
+        bytes: of ``file``, which is everything the decoder needs; ratio is uncompressed_bytes (248 a splat) over it.
         bytes_per_section: payload bytes; "container" is what no section accounts for.
         encode_seconds: stage to seconds; a stage that ran twice is summed.
         peak_memory: bytes, the largest resident memory of the process while encoding.
@@ -51,13 +59,19 @@ class RunResult:
         resumed: whether the pruning went on from an interrupted run; encode_seconds then hold the last part only.
         reasons: dotted path of a null to why it is null; "*" stands for every entry of a list.
         config_sha256, inputs_sha256, bitstream_sha256: of the settings and resolved codec parameters, of the model and
-            its views, of scene.potr.
+            its views, of ``file``.
         folder: where the run lies; not stored.
     """
 
     dataset: str
-    quality: float
+    suite: str | None
+    quality: float | None
     codec: str
+    codec_version: str
+    settings: dict[str, Any]
+    parameters: dict[str, Any]
+    sweep: str | None
+    file: str
     backend: str
     seed: int
     git_commit: str | None
@@ -87,7 +101,11 @@ class RunResult:
         for path, value in _leaves(_stored(self), ""):
             if isinstance(value, float) and not math.isfinite(value):
                 raise PotrError(f"result: {path} is {value}; expected a finite number, or null with a reason")
-            if value is None and not path.startswith("stages.") and _pattern(path) not in self.reasons:
+            if (
+                value is None
+                and not path.startswith(("stages.", "settings.", "parameters."))
+                and _pattern(path) not in self.reasons
+            ):
                 raise PotrError(f"result: {path} is null without a reason")
 
 

@@ -22,6 +22,7 @@ from potr.codec.quality import PRESETS, config_for
 from potr.errors import ConfigError
 from potr.evaluate.weights import Network
 from potr.experiment.overrides import STAGES, Overrides, field_types, unknown
+from potr.peers import PEERS, peer_class
 from potr.rasterizer.select import BACKENDS
 
 KINDS = ("demo", "folder")
@@ -53,6 +54,7 @@ QuantizeOverrides = _overrides_of(QuantizeConfig)
 @dataclass(frozen=True)
 class DatasetConfig:
     kind: str = _unnamed("demo")
+    suite: str | None = _unnamed(None)
     name: str | None = _unnamed(None)
     path: str | None = _unnamed(None)
     model: str | None = _unnamed(None)
@@ -75,10 +77,24 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class CodecChoice:
+    """One of our presets, or a peer with those of its options that differ from its defaults."""
+
     name: str = "default"
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _one_of("codec.name", self.name, PRESETS)
+        _one_of("codec.name", self.name, (*PRESETS, *PEERS))
+        usual = peer_class(self.name).options if self.name in PEERS else {}
+        for key in self.options:
+            if key not in usual:
+                raise ConfigError(unknown(f"option of codec {self.name}:", key, tuple(usual)))
+        changed = {key: value for key, value in self.options.items() if value is not None and value != usual[key]}
+        object.__setattr__(self, "options", changed)
+
+    @property
+    def has_quality(self) -> bool:
+        """Whether quality makes a difference to this codec."""
+        return self.name in PRESETS or peer_class(self.name).quality_sets is not None
 
 
 @dataclass(frozen=True)
@@ -130,8 +146,9 @@ class RunConfig:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     quality: float = _unnamed(0.5)
     seed: int = 0
-    threads: int | None = None
+    threads: int | None = _unnamed(None)
     outputs: str = _unnamed("outputs")
+    sweep: str | None = _unnamed(None)
     force: bool = _unnamed(False)
 
     def __post_init__(self) -> None:
@@ -140,9 +157,20 @@ class RunConfig:
         _at_least("threads", self.threads, 1)
         _at_least("seed", self.seed, 0)
 
-    def codec_config(self) -> CodecConfig:
-        """The codec's resolved parameters; ConfigError if one is out of its range."""
-        return config_for(self.quality, self.codec.name, self.overrides())
+    def codec_config(self) -> CodecConfig | None:
+        """The resolved parameters of our codec, None for a peer's; ConfigError if one is out of its range."""
+        given = self.overrides()
+        if self.codec.name in PRESETS:
+            return config_for(self.quality, self.codec.name, given)
+        if given:
+            keys = ", ".join(f"{stage}.{key}" for stage, values in given.items() for key in values)
+            raise ConfigError(f"codec={self.codec.name} has none of our codec's parameters, got {keys}")
+        return None
+
+    def dataset_name(self) -> str:
+        """Under which the scene's results lie."""
+        dataset = self.dataset
+        return dataset.name or (Path(str(dataset.path)).resolve().name if dataset.path else dataset.kind)
 
     def overrides(self) -> Overrides:
         """The codec parameters that do not come from quality: stage to field to value."""
@@ -164,6 +192,8 @@ def conf_folder() -> Path:
 def with_codec_resolved(config: RunConfig) -> RunConfig:
     """The same run with every codec parameter written out instead of None."""
     codec = config.codec_config()
+    if codec is None:
+        return config
     stages: dict[str, Any] = {}
     for stage in STAGES:
         values = dataclasses.asdict(getattr(codec, stage))
@@ -207,6 +237,8 @@ def changes(config: Any, default: Any | None = None) -> dict[str, Any]:
         value, usual = getattr(config, f.name), getattr(default, f.name)
         if is_dataclass(value):
             found |= {f"{f.name}.{key}": v for key, v in changes(value, usual).items()}
+        elif isinstance(value, dict):
+            found |= {f"{f.name}.{key}": v for key, v in value.items()}
         elif value != usual:
             found[f.name] = value
     return found
@@ -239,9 +271,9 @@ def _refuse_added(node: DictConfig, known: Any, prefix: str) -> None:
     for key in node:
         if str(key) not in names:
             raise ConfigError(unknown("key", f"{prefix}{key!s}", [prefix + name for name in names]))
-        child = node._get_node(key)
-        if isinstance(child, DictConfig):
-            _refuse_added(child, getattr(known, str(key)), f"{prefix}{key!s}.")
+        child, known_child = node._get_node(key), getattr(known, str(key))
+        if isinstance(child, DictConfig) and is_dataclass(known_child):
+            _refuse_added(child, known_child, f"{prefix}{key!s}.")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -31,7 +31,7 @@ SOLE_IMPORTERS = {
     "wandb": {"potr/experiment/tracking.py"},
     "omegaconf": {"potr/experiment/schema.py"},
     "rich": {"potr/experiment/console.py"},
-    "hydra": {"potr/experiment/schema.py", "potr/run.py"},
+    "hydra": {"potr/experiment/schema.py", "potr/experiment/sweep.py", "potr/run.py"},
 }
 
 

@@ -16,7 +16,7 @@ import potr
 from potr.errors import ConfigError, PotrError
 from potr.evaluate.quality import evaluate
 from potr.evaluate.weights import WeightsUnavailable
-from potr.experiment import measure, pipeline
+from potr.experiment import coder, measure, pipeline
 from potr.experiment.identity import inputs_sha256, run_name
 from potr.experiment.result import RunResult, read_result
 from potr.experiment.schema import (
@@ -96,7 +96,7 @@ def test_the_bitstream_is_what_the_library_makes(finished: tuple[RunConfig, RunR
 
 def test_a_finished_run_is_skipped(finished: tuple[RunConfig, RunResult], monkeypatch: pytest.MonkeyPatch) -> None:
     config, result = finished
-    monkeypatch.setattr(pipeline, "encode", _forbidden)
+    monkeypatch.setattr(coder, "encode", _forbidden)
     written = (result.folder / "result.json").stat().st_mtime_ns
     assert pipeline.run(config) == result
     assert (result.folder / "result.json").stat().st_mtime_ns == written
@@ -113,7 +113,7 @@ def test_force_replaces_and_a_failure_meanwhile_leaves_no_result(
     first = pipeline.run(config)
     forced = dataclasses.replace(config, force=True)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "encode", _forbidden)
+        patch.setattr(coder, "encode", _forbidden)
         with pytest.raises(AssertionError, match="called"):
             pipeline.run(forced)
     assert not (first.folder / "result.json").exists()

@@ -46,7 +46,7 @@ def test_a_null_needs_a_reason() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, "expected schema_version 1, got 99"),
+        ({"schema_version": 99}, "expected schema_version 2, got 99"),
         ({"bytes": None}, "bytes is null without a reason"),
         ({"surprise": 1}, "surprise"),
         ({"before": []}, "not a run's result"),
@@ -112,10 +112,13 @@ def test_results_are_found_and_damaged_ones_named(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(parents=True)
         write_result(a_result(folder=tmp_path / name), tmp_path / name)
     (tmp_path / "a/q0.5/result.json").write_text("{")
-    results, problems = collect(tmp_path)
-    assert [result.folder.relative_to(tmp_path).as_posix() for result in results] == ["a/q0.1", "b/q0.5"]
-    assert len(problems) == 1
-    assert "a/q0.5/result.json" in problems[0]
+    (tmp_path / "b/q0.8").mkdir()
+    (tmp_path / "b/q0.8/config.yaml").write_text("quality: 0.8\n")
+    runs = collect(tmp_path)
+    assert [result.folder.relative_to(tmp_path).as_posix() for result in runs.results] == ["a/q0.1", "b/q0.5"]
+    assert len(runs.problems) == 2
+    assert "a/q0.5/result.json" in runs.problems[0]
+    assert "b/q0.8: interrupted" in runs.problems[1]
 
 
 def test_the_tables_script_prints_what_it_finds(
@@ -144,3 +147,9 @@ def test_every_field_is_documented_in_the_architecture_s_words() -> None:
     assert promised <= names
     measured = {f.name for f in dataclasses.fields(Measured)}
     assert {"psnr", "ssim", "lpips", "fps", "views"} <= measured
+
+
+def test_a_peer_with_one_operating_point_has_no_quality() -> None:
+    one = a_result(quality=None, codec="spz", reasons=a_result().reasons | {"quality": "spz has one"})
+    assert summary(one).startswith("garden: spz codec")
+    assert table([one, a_result()]).splitlines()[-1].startswith("| garden |")

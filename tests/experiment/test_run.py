@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from potr import run
-from potr.experiment import pipeline, report, schema
+from potr.codec.quality import config_for
+from potr.experiment import coder, report, schema, sweep
 from potr.experiment.result import read_result
 from potr.io import demo
 
@@ -19,7 +21,9 @@ QUICK = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # run.main sets it; given back after the test
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # run.main sets both; given back after the test
+    monkeypatch.setenv("POTR_SWEEP", "")
+    monkeypatch.delenv("POTR_SWEEP")
 
 
 def started(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -89,7 +93,7 @@ def test_a_sweep_runs_every_quality_and_ends_with_a_table(
     results = [read_result(path.parent) for path in sorted(tmp_path.glob("ball/*/result.json"))]
     assert [result.quality for result in results] == [0.2, 0.9]
     assert results[0].bytes < results[1].bytes
-    assert {path.name for path in tmp_path.iterdir()} == {".hydra", "ball"}
+    assert {path.name for path in tmp_path.iterdir()} == {".hydra", ".sweeps", "ball"}
 
 
 def test_an_experiment_sweeps_without_m(
@@ -104,8 +108,45 @@ def test_one_refused_job_does_not_stop_a_sweep(
 ) -> None:
     assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), "quality=0.2,7,0.9") == 2
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 2 + 2
+    lines = out.splitlines()
+    assert len(lines) == 2 + 2 + 1 + 2 + 1
+    assert lines[-1].endswith("| quality: expected a number in (0, 1], got 7.0 |")
     assert "quality: expected a number in (0, 1], got 7.0" in err
+
+
+def test_a_bug_in_one_job_is_a_hole_with_its_reason_until_it_runs_again(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails_at_low_quality(self: coder.PotrCoder, *arguments: Any) -> Any:
+        if self.config == config_for(0.2, "default", {"prune": {"early_passes": 2, "late_passes": 1}}):
+            raise IndexError("out of splats")
+        return encode(self, *arguments)
+
+    encode = coder.PotrCoder.encode
+    sweep_of_two = ("-m", *on(scene_folder, tmp_path), "quality=0.2,0.9")
+    with monkeypatch.context() as patch:
+        patch.setattr(coder.PotrCoder, "encode", fails_at_low_quality)
+        assert started(patch, *sweep_of_two) == 1
+    out, err = capsys.readouterr()
+    assert "IndexError: out of splats" in out
+    assert "Traceback" in err
+    runs = report.collect(tmp_path)
+    assert [result.quality for result in runs.results] == [0.9]
+    (failure,) = runs.failures
+    assert (failure.dataset, failure.quality, failure.reason) == ("ball", 0.2, "IndexError: out of splats")
+    assert failure.settings["prune.early_passes"] == 2
+    assert "fails_at_low_quality" in str(failure.trace)
+    assert started(monkeypatch, *sweep_of_two) == 0
+    runs = report.collect(tmp_path)
+    assert [result.quality for result in runs.results] == [0.2, 0.9]
+    assert runs.failures == runs.problems == ()
+
+
+def test_the_same_command_is_the_same_sweep() -> None:
+    assert sweep.name_of(["quality=0.5"]) is None
+    names = {sweep.name_of(words) for words in (["-m", "b=1,2", "a=x"], ["a=x", "b=1,2", "-m", "outputs=elsewhere"])}
+    assert names == {"a=x,b=1,2"}
+    assert sweep.name_of(["-m", "dataset.path=/data/my scene"]) == "dataset.path=_data_my_scene"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +184,7 @@ def test_ctrl_c_says_so_and_exits_with_130(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "encode", interrupted)
+        patch.setattr(coder, "encode", interrupted)
         assert started(patch, *on(scene_folder, tmp_path)) == 130
     assert "interrupted, nothing is half-written" in capsys.readouterr().err
     assert not list(tmp_path.rglob("result.json"))

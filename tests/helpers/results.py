@@ -13,8 +13,14 @@ def a_result(**changes: Any) -> RunResult:
     no_lpips = ("lpips", "lpips_3dgs", "views.*.lpips", "views.*.lpips_3dgs")
     fields: dict[str, Any] = {
         "dataset": "garden",
+        "suite": "MipNeRF360",
         "quality": 0.5,
         "codec": "paper",
+        "codec_version": "potr 0.1.0",
+        "settings": {},
+        "parameters": {"name": "paper"},
+        "sweep": "rate_distortion",
+        "file": "scene.potr",
         "backend": "cpu",
         "seed": 0,
         "git_commit": "0123abc",

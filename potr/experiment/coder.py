@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codec of a run behind one shape, whether ours or a peer's: bytes from a scene, and the model back."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from potr.codec.config import CodecConfig
+from potr.codec.decoder import decode, describe
+from potr.codec.encoder import encode
+from potr.experiment.schema import RunConfig
+from potr.peers import peer
+from potr.peers.base import PeerCodec, PeerEncoded
+from potr.progress import Progress
+from potr.rasterizer.base import Rasterizer
+from potr.scene import Scene
+from potr.splats import SplatModel
+
+
+class Coder(Protocol):
+    """``file`` is the name under which a run keeps the bytes; ``version`` is of what does the work."""
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    def encode(self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, progress: Progress) -> PeerEncoded: ...
+
+    def decode(self, data: bytes) -> SplatModel: ...
+
+
+def coder(config: RunConfig) -> Coder:
+    """The codec that a run's settings name.
+
+    Raises:
+        ConfigError: a parameter is out of its range.
+        BackendUnavailable: a peer's package is not installed; says how to get it.
+    """
+    own = config.codec_config()
+    return PotrCoder(own) if own is not None else PeerCoder(config)
+
+
+class PotrCoder:
+    """potr.encode and potr.decode."""
+
+    file = "scene.potr"
+
+    def __init__(self, config: CodecConfig) -> None:
+        self.config = config
+        self.version = f"potr {importlib.metadata.version('potr')}"
+
+    def encode(self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, progress: Progress) -> PeerEncoded:
+        """Compress; an interrupted pruning goes on from ``checkpoint``."""
+        encoded = encode(
+            scene.model,
+            scene.train_views,
+            config=self.config,
+            rasterizer=rasterizer,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        sections = {section["name"]: section["coded_bytes"] for section in describe(encoded.data)["sections"]}
+        return PeerEncoded(encoded.data, encoded.stages, asdict(encoded.config), sections)
+
+    def decode(self, data: bytes) -> SplatModel:
+        """The model that the bytes hold."""
+        return decode(data)
+
+
+class PeerCoder:
+    """A codec of potr.peers."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.quality = config.quality
+        self.peer: PeerCodec = peer(config.codec.name, config.codec.options)
+        self.file = f"scene{self.peer.suffix}"
+        self.version = self.peer.version
+
+    def encode(self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, progress: Progress) -> PeerEncoded:
+        """Compress; from the beginning, a peer has no checkpoint."""
+        return self.peer.encode(scene.model, scene.train_views, self.quality, rasterizer, progress)
+
+    def decode(self, data: bytes) -> SplatModel:
+        """The model that the bytes hold."""
+        return self.peer.decode(data)
