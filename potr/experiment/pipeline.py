@@ -36,6 +36,8 @@ from potr.io.cameras_json import write_cameras_json
 from potr.io.datasets import TEST, TRAIN, Shot
 from potr.io.demo import demo_folder
 from potr.io.folder import load_scene
+from potr.io.released import Roots, demand
+from potr.io.suites import MAX_WIDTH, suite_scene
 from potr.progress import Progress, silent
 from potr.rasterizer.base import Rasterizer
 from potr.rasterizer.select import select
@@ -179,15 +181,23 @@ def _compress_and_measure(
 
 def open_scene(config: RunConfig, progress: Progress = silent) -> Scene:
     """The scene that a run's settings name, with as many views as they allow; the demo is made if it is not there."""
-    dataset, path = config.dataset, config.dataset.path
+    dataset = config.dataset
+    path: Path | str = dataset.path or ""
+    model: Path | str | None = dataset.model
+    images, max_width = dataset.images, None
     if dataset.kind == "demo":
-        path = str(demo_folder(Path(config.outputs) / "demo", progress=progress))
+        path = demo_folder(Path(config.outputs) / "demo", progress=progress)
+    elif dataset.kind == "suite":
+        known, roots = suite_scene(str(dataset.scene)), Roots(Path(config.paths.data), Path(config.paths.models))
+        path, model = demand(known, roots, path=dataset.path, model=dataset.model, images=images)
+        images, max_width = images or known.images, MAX_WIDTH
     scene = load_scene(
-        str(path),
-        model=dataset.model,
+        path,
+        model=model,
         background=None if dataset.background is None else parse_color(dataset.background),
         downscale=dataset.downscale,
-        images=dataset.images,
+        max_width=max_width,
+        images=images,
         clean=dataset.clean,
     )
     return replace(

@@ -22,10 +22,12 @@ from potr.codec.quality import PRESETS, config_for
 from potr.errors import ConfigError
 from potr.evaluate.weights import Network
 from potr.experiment.overrides import STAGES, Overrides, field_types, unknown
+from potr.io.released import DEFAULT_DATA, DEFAULT_MODELS
+from potr.io.suites import SUITES, suite_scene
 from potr.peers import PEERS, peer_class
 from potr.rasterizer.select import BACKENDS
 
-KINDS = ("demo", "folder")
+KINDS = ("demo", "folder", "suite")
 LPIPS_NETWORKS = ("none", *(network.value for network in Network))
 TRACKERS = ("none", "wandb")
 
@@ -58,6 +60,7 @@ class DatasetConfig:
     name: str | None = _unnamed(None)
     path: str | None = _unnamed(None)
     model: str | None = _unnamed(None)
+    scene: str | None = _unnamed(None)
     images: str | None = None
     downscale: float = 1.0
     background: str | None = None
@@ -68,11 +71,21 @@ class DatasetConfig:
         _one_of("dataset.kind", self.kind, KINDS)
         if self.kind == "folder" and not self.path:
             raise ConfigError("dataset=folder needs the scene's folder: dataset.path=DIR")
+        if self.suite is not None:
+            _one_of("dataset.suite", self.suite, SUITES)
+        if self.kind == "suite":
+            suite_scene(self.scene or "")
         if not (math.isfinite(self.downscale) and self.downscale >= 1):
             raise ConfigError(f"dataset.downscale: expected a factor of at least 1, got {self.downscale}")
         _at_least("dataset.max_views", self.max_views, 1)
         if self.background is not None:
             parse_color(self.background)
+
+
+@dataclass(frozen=True)
+class PathsConfig:
+    data: str = DEFAULT_DATA
+    models: str = DEFAULT_MODELS
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,7 @@ class RunConfig:
     backend: BackendChoice = field(default_factory=BackendChoice)
     tracker: TrackerConfig = field(default_factory=TrackerConfig, metadata={"named": False})
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig, metadata={"named": False})
     quality: float = _unnamed(0.5)
     seed: int = 0
     threads: int | None = _unnamed(None)

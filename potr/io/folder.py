@@ -33,6 +33,7 @@ def load_scene(
     model: Path | str | None = None,
     background: RGB | None = None,
     downscale: float = 1.0,
+    max_width: int | None = None,
     images: str | None = None,
     split: Split = Split.AUTO,
     clean: bool = False,
@@ -46,6 +47,7 @@ def load_scene(
         model: a .ply, or a folder to look for it in, where it is not in ``path``.
         background: default white for nerf_synthetic (transforms_train.json), black otherwise.
         downscale: shrink the photographs so many times, by area; >= 1.
+        max_width: without a downscale, shrink wider photographs to so many pixels, as 3DGS does with 1600.
         images: the folder of the photographs, relative to ``path`` or absolute, e.g. "images_4".
         split: how views are divided into training and test views.
         clean: remove unusable splats instead of refusing the model.
@@ -66,7 +68,7 @@ def load_scene(
     if background is None:
         background = WHITE if (root / PAIR[0][0]).is_file() else BLACK
     folders = _photo_folders(root, images)
-    views = dict(zip(shots, _views(shots, folders, background, downscale), strict=True))
+    views = dict(zip(shots, _views(shots, folders, background, downscale, max_width), strict=True))
     splats = load_ply(ply, clean=clean)
     _check_belongs(splats, shots, ply, source)
     log.info("%s: model %s, cameras %s, photographs %s", root, ply, source, folders[0])
@@ -149,7 +151,9 @@ def _photo_folders(root: Path, images: str | None) -> list[Path]:
     return [*([min(scaled)[1]] if scaled else []), root]
 
 
-def _views(shots: Sequence[Shot], folders: list[Path], background: RGB, downscale: float) -> list[View]:
+def _views(
+    shots: Sequence[Shot], folders: list[Path], background: RGB, downscale: float, max_width: int | None
+) -> list[View]:
     files = [find_image(folders, shot.name) for shot in shots]
     missing = [shot.name for shot, file in zip(shots, files, strict=True) if file is None]
     if missing:
@@ -159,7 +163,7 @@ def _views(shots: Sequence[Shot], folders: list[Path], background: RGB, downscal
             f"looked in {' and '.join(map(str, folders))}"
         )
     return [
-        make_view(shot.name, shot.camera, file, background, downscale)
+        make_view(shot.name, shot.camera, file, background, downscale, max_width)
         for shot, file in zip(shots, files, strict=True)
         if file is not None
     ]

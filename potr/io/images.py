@@ -46,11 +46,14 @@ def image_size(path: Path) -> tuple[int, int]:
         raise SceneError(f"{path}: not a readable image: {error}") from error
 
 
-def make_view(name: str, camera: Camera, path: Path, background: RGB, downscale: float = 1.0) -> View:
+def make_view(
+    name: str, camera: Camera, path: Path, background: RGB, downscale: float = 1.0, max_width: int | None = None
+) -> View:
     """A view whose photograph is read when asked.
 
     A photograph that is a smaller or larger copy of what the camera describes (its sides in the same ratio, to a
-    pixel) sets the size: the camera is scaled to it. After that ``downscale`` >= 1 shrinks both by area averaging.
+    pixel) sets the size: the camera is scaled to it. After that ``downscale`` >= 1 shrinks both by area averaging;
+    at 1, ``max_width`` does so where the photograph is wider, rounding as 3DGS does (its filter is bicubic).
 
     Raises:
         SceneError: the photograph cannot be opened or has another aspect ratio than the camera.
@@ -61,7 +64,10 @@ def make_view(name: str, camera: Camera, path: Path, background: RGB, downscale:
             f"{path}: the photograph is {width} x {height}, its camera {camera.width} x {camera.height}: "
             "expected the same size or a scaled copy"
         )
-    width, height = max(1, round(width / downscale)), max(1, round(height / downscale))
+    if downscale == 1 and max_width is not None and width > max_width:
+        width, height = max_width, max(1, height * max_width // width)
+    else:
+        width, height = max(1, round(width / downscale)), max(1, round(height / downscale))
     read = partial(read_image, path, width, height, background)
     return View(name, scale_camera(camera, width, height), read, background)
 

@@ -152,7 +152,7 @@ def test_the_same_command_is_the_same_sweep() -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("dataset=dmo", "unknown dataset: 'dmo'; did you mean 'demo'? allowed: demo, folder"),
+        ("dataset=dmo", "unknown dataset: 'dmo'; did you mean 'demo'? allowed: bicycle, bonsai"),
         ("prune=hlf", "unknown prune: 'hlf'; did you mean 'half'? allowed: from_quality, half, none"),
         ("prune.capp=1", "unknown key 'prune.capp'; did you mean 'prune.cap'? allowed: prune.early_passes, "),
         ("qualty=0.3", "unknown key 'qualty'; did you mean 'quality'? allowed: dataset, "),
@@ -202,7 +202,7 @@ def test_as_a_module_from_another_folder(scene_folder: Path, tmp_path: Path) -> 
 def test_help_lists_groups_keys_and_examples() -> None:
     done = subprocess.run([sys.executable, "-m", "potr.run", "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for said in ("dataset=folder dataset.path=DIR", "dataset: demo, folder", "  cap: null", "0 < quality <= 1"):
+    for said in ("dataset=folder dataset.path=DIR", "dataset: bicycle, bonsai, ", "  cap: null", "0 < quality <= 1"):
         assert said in done.stdout
 
 

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the paper's scenes and the released 3DGS models lie on this machine, and what to do where they do not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from potr.errors import SceneError
+from potr.io.blender import PAIR
+from potr.io.folder import find_model
+from potr.io.suites import ITERATION, MODELS, SUITE_FOLDERS, Archive, SuiteScene
+
+DATA_VARIABLE, MODELS_VARIABLE = "POTR_DATA", "POTR_MODELS"
+DEFAULT_DATA, DEFAULT_MODELS = "data", "models"
+MODEL_FILE = f"point_cloud/iteration_{ITERATION}/point_cloud.ply"
+
+
+@dataclass(frozen=True)
+class Roots:
+    """The folder of all scenes and the folder of all trained models."""
+
+    data: Path
+    models: Path
+
+    @classmethod
+    def from_environment(cls) -> Roots:
+        """As POTR_DATA and POTR_MODELS say, else data/ and models/ below the working directory."""
+        data, models = os.environ.get(DATA_VARIABLE), os.environ.get(MODELS_VARIABLE)
+        return cls(Path(data or DEFAULT_DATA), Path(models or DEFAULT_MODELS))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a scene's parts lie; None where nothing is found."""
+
+    folder: Path | None
+    model: Path | None
+
+
+def locate(
+    scene: SuiteScene, roots: Roots, *, path: str | None = None, model: str | None = None, images: str | None = None
+) -> Place:
+    """Find a scene's folder and its model's .ply in the layouts of docs/datasets.md.
+
+    ``path``, ``model`` and ``images``, where given, are taken as they are. The model is looked for under
+    ``roots.models``, then in the scene's own folder.
+    """
+    folder = Path(path) if path is not None else find_folder(scene, roots.data, images)
+    if model is not None:
+        return Place(folder, Path(model))
+    candidates = model_folders(scene, roots.models) + ([folder] if folder is not None else [])
+    return Place(folder, next((ply for ply in map(_model_in, candidates) if ply is not None), None))
+
+
+def demand(
+    scene: SuiteScene, roots: Roots, *, path: str | None = None, model: str | None = None, images: str | None = None
+) -> tuple[Path, Path]:
+    """The scene's folder and its model, as ``locate`` finds them.
+
+    Raises:
+        SceneError: one of them is missing; says what is expected where, where it comes from and what fetches it.
+    """
+    place = locate(scene, roots, path=path, model=model, images=images)
+    if place.folder is None or place.model is None:
+        raise SceneError(missing_message(scene, roots, place))
+    return place.folder, place.model
+
+
+def scene_folders(scene: SuiteScene, data: Path) -> list[Path]:
+    """Where a scene's folder may lie: as its archive unpacks, in a folder of its suite, or as ``data`` itself."""
+    folders = [data / scene.root, data / scene.name]
+    folders += [data / suite / scene.name for suite in SUITE_FOLDERS[scene.suite]]
+    if data.name == scene.name:
+        folders.append(data)
+    return list(dict.fromkeys(folders))
+
+
+def model_folders(scene: SuiteScene, models: Path) -> list[Path]:
+    """Where a scene's trained model may lie; models.zip unpacks one folder per scene."""
+    folders = [models / scene.name, models / "models" / scene.name]
+    folders += [models / suite / scene.name for suite in SUITE_FOLDERS[scene.suite]]
+    return list(dict.fromkeys(folders))
+
+
+def find_folder(scene: SuiteScene, data: Path, images: str | None = None) -> Path | None:
+    """The first of ``scene_folders`` that has cameras and the photographs' folder."""
+    return next((folder for folder in scene_folders(scene, data) if not missing_in(scene, folder, images)), None)
+
+
+def needs(scene: SuiteScene) -> list[str]:
+    """What a scene's folder must have, as paths inside it."""
+    return [name for name, _ in PAIR] if scene.images is None else [f"{scene.images}/", "sparse/0/"]
+
+
+def missing_in(scene: SuiteScene, folder: Path, images: str | None = None) -> list[str]:
+    """What a scene's folder lacks, as paths inside it; no photograph is looked at."""
+    if scene.images is None:
+        return [name for name, _ in PAIR if not (folder / name).is_file()]
+    wanted = images or scene.images
+    missing = [] if (folder / wanted).is_dir() else [f"{wanted}/"]
+    cameras = ("sparse/0/images.bin", "sparse/0/images.txt", "sparse/images.bin", "sparse/images.txt")
+    if not any((folder / name).is_file() for name in cameras):
+        missing.append("sparse/0/")
+    return missing
+
+
+def missing_message(scene: SuiteScene, roots: Roots, place: Place) -> str:
+    """One message: what is expected where, where it comes from, and the command that fetches it."""
+    parts = [part for part, found in (("photographs", place.folder), ("model", place.model)) if found is None]
+    lines = [f"{scene.title}: no {' and no '.join(parts)} found"]
+    if place.folder is None:
+        lines += _missing_photographs(scene, roots.data)
+    if place.model is None:
+        lines += _missing_model(scene, roots.models)
+    if place.folder is None or scene.has_released_model:
+        lines.append(f"fetch what is missing: {fetch_command(scene.name, roots)}")
+    lines.append(
+        f"or say where it is: environment {DATA_VARIABLE}=DIR and {MODELS_VARIABLE}=DIR (or paths.data=DIR "
+        "paths.models=DIR), or for this scene alone dataset.path=DIR dataset.model=FILE_OR_DIR"
+    )
+    return "\n  ".join(lines)
+
+
+def fetch_command(what: str, roots: Roots) -> str:
+    """The command that downloads into exactly these folders."""
+    usual = Roots.from_environment()
+    command = f"python -m potr.datasets download {what}"
+    command += f" --data {roots.data}" if roots.data != usual.data else ""
+    return command + (f" --models {roots.models}" if roots.models != usual.models else "")
+
+
+def origin(archive: Archive) -> str:
+    """An archive's address, size and remarks, in words."""
+    return f"{archive.url} ({archive.about}{f'; {archive.note}' if archive.note else ''})"
+
+
+def _missing_photographs(scene: SuiteScene, data: Path) -> list[str]:
+    first, *others = scene_folders(scene, data)
+    lines = [f"photographs: expected {' and '.join(needs(scene))} in {first} (or {_listed(others)})"]
+    lines += [
+        f"  {folder} is there, but lacks {', '.join(missing_in(scene, folder))}"
+        for folder in (first, *others)
+        if folder.is_dir()
+    ]
+    return [*lines, f"  they come from {origin(scene.archive)}"]
+
+
+def _missing_model(scene: SuiteScene, models: Path) -> list[str]:
+    first, *others = model_folders(scene, models)
+    lines = [f"model: expected {MODEL_FILE} in {first} (or {_listed(others)})"]
+    if scene.has_released_model:
+        return [*lines, f"  it comes from {origin(MODELS)}"]
+    return [
+        *lines,
+        f"  {MODELS.file} of 3DGS has no models of {scene.suite}: train one with 3DGS "
+        f"(train.py -s {scene.root} -m {first} --eval --white_background)",
+    ]
+
+
+def _listed(folders: list[Path]) -> str:
+    shown = ", ".join(map(str, folders[:2]))
+    return shown + (", ..." if len(folders) > 2 else "")
+
+
+def _model_in(folder: Path) -> Path | None:
+    """The model's .ply in a folder; None where there is none."""
+    try:
+        return find_model(folder) if folder.is_dir() else None
+    except SceneError:
+        return None
