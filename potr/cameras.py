@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -83,3 +84,10 @@ class View:
                 f"view '{self.name}': expected a float32 image {expected}, got {image.dtype} {tuple(image.shape)}"
             )
         return image
+
+    def photo_sha256(self) -> str:
+        """Of what ``read`` gives, without decoding a photograph that lies in a file; SceneError if it is not there."""
+        sha256 = getattr(self.image, "sha256", None)
+        if sha256 is not None:
+            return str(sha256())
+        return hashlib.sha256(self.read().contiguous().numpy().data).hexdigest()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from potr.cameras import View
-from potr.codec.config import CodecConfig
+from potr.codec.config import CodecConfig, PruneConfig
 from potr.codec.prune import PassReport, PruneState
 from potr.files import write_atomic
 from potr.splats import SplatModel
@@ -49,15 +49,15 @@ class Progressed:
         return replace(self, **changes)
 
 
-def fingerprint(model: SplatModel, views: Sequence[View], config: CodecConfig, backend: str) -> str:
-    """Hex digest of what decides the passes: model, cameras, backgrounds, parameters, backend. Photographs are known by
-    their names alone."""
+def fingerprint(model: SplatModel, views: Sequence[View], config: CodecConfig | PruneConfig, backend: str) -> str:
+    """Hex digest of what decides the passes: model, cameras, photographs, backgrounds, parameters, backend."""
     digest = hashlib.sha256(repr((config, backend)).encode())
     for f in fields(model):
         digest.update(getattr(model, f.name).cpu().numpy().tobytes())
     for view in views:
         c = view.camera
         digest.update(repr((view.name, c.width, c.height, c.fx, c.fy, c.cx, c.cy, view.background)).encode())
+        digest.update(view.photo_sha256().encode())
         digest.update(c.viewmat.numpy().tobytes())
     return digest.hexdigest()
 

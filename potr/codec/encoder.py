@@ -61,6 +61,7 @@ def encode(
     config: CodecConfig | None = None,
     rasterizer: Rasterizer | None = None,
     checkpoint: Path | None = None,
+    shared: Path | None = None,
     progress: Progress = silent,
 ) -> Encoded:
     """Compress a model, judged by its training views.
@@ -72,6 +73,8 @@ def encode(
         config: every parameter (codec.quality.config_for makes one from a quality).
         rasterizer: a backend; the best available by default.
         checkpoint: a file that an interrupted prune resumes from; written after every pass, removed at the end.
+        shared: a folder in which the early pruning is kept for every other encode that prunes the same model alike,
+            whatever it does afterwards.
         progress: told of every view of every pass.
 
     Raises:
@@ -83,7 +86,7 @@ def encode(
     config = config or config_for(quality)
     rasterizer = rasterizer or select("auto")
     pixel_size = _pixel_size_in_views(model, views)
-    session = _Session(model, views, config, rasterizer, checkpoint, progress)
+    session = _Session(model, views, config, rasterizer, checkpoint, shared, progress)
 
     early = session.prune("early", model)
     compacted = session.compact(model.select(early.kept))
@@ -111,13 +114,17 @@ class _Session:
 
     def __init__(
         self, model: SplatModel, views: Sequence[View], config: CodecConfig, rasterizer: Rasterizer,
-        checkpoint: Path | None, progress: Progress,
+        checkpoint: Path | None, shared: Path | None, progress: Progress,
     ) -> None:  # fmt: skip
         self.views, self.config, self.rasterizer, self.progress = views, config, rasterizer, progress
         self.prune_config = absolute_target(config.prune, model.num_splats)  # both phases mean the input's splats
         self.checkpoint = checkpoint
         self.key = checkpoints.fingerprint(model, views, config, rasterizer.name) if checkpoint else ""
         self.done = checkpoints.load(checkpoint, self.key) if checkpoint else Progressed()
+        self.shared_key = checkpoints.fingerprint(model, views, self.prune_config, rasterizer.name) if shared else ""
+        self.shared = shared / f"{self.shared_key}.npz" if shared else None
+        if self.shared is not None and self.done.early is None:
+            self.done = checkpoints.load(self.shared, self.shared_key)
         self.reports: list[StageReport] = []
         self.cap: float | None = None  # rise of the MSE that a splat is worth; known after the first pass
 
@@ -134,6 +141,9 @@ class _Session:
             state=first, on_pass=on_pass, progress=self.progress,
         )  # fmt: skip
         self.cap = state.cap
+        if phase == "early" and self.shared is not None and not self.shared.exists():
+            only = Progressed(early=state, seconds={phase: time.perf_counter() - begin})
+            checkpoints.save(self.shared, self.shared_key, only)
         details = {"passes": [p.to_dict() for p in state.passes], "cap": state.cap}
         self._report(f"prune_{phase}", begin, model.num_splats, len(state.kept), details)
         return state

@@ -29,7 +29,9 @@ class Coder(Protocol):
     @property
     def version(self) -> str: ...
 
-    def encode(self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, progress: Progress) -> PeerEncoded: ...
+    def encode(
+        self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress
+    ) -> PeerEncoded: ...
 
     def decode(self, data: bytes) -> SplatModel: ...
 
@@ -54,14 +56,17 @@ class PotrCoder:
         self.config = config
         self.version = f"potr {importlib.metadata.version('potr')}"
 
-    def encode(self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, progress: Progress) -> PeerEncoded:
-        """Compress; an interrupted pruning goes on from ``checkpoint``."""
+    def encode(
+        self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress
+    ) -> PeerEncoded:
+        """Compress; an interrupted pruning goes on from ``checkpoint``, one done before is taken from ``shared``."""
         encoded = encode(
             scene.model,
             scene.train_views,
             config=self.config,
             rasterizer=rasterizer,
             checkpoint=checkpoint,
+            shared=shared,
             progress=progress,
         )
         sections = {section["name"]: section["coded_bytes"] for section in describe(encoded.data)["sections"]}
@@ -81,7 +86,9 @@ class PeerCoder:
         self.file = f"scene{self.peer.suffix}"
         self.version = self.peer.version
 
-    def encode(self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, progress: Progress) -> PeerEncoded:
+    def encode(
+        self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress
+    ) -> PeerEncoded:
         """Compress; from the beginning, a peer has no checkpoint."""
         return self.peer.encode(scene.model, scene.train_views, self.quality, rasterizer, progress)
 

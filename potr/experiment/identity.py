@@ -46,7 +46,7 @@ def config_sha256(config: RunConfig) -> str:
 
 
 def inputs_sha256(scene: Scene) -> str:
-    """Of the model and of all views' names, cameras and backgrounds. Photographs are not read for it."""
+    """Of the model and of all views: names, cameras, backgrounds, and photographs as they lie in their files."""
     digest = hashlib.sha256()
     _add_model(digest, scene.model)
     for views in (scene.train_views, scene.test_views):
@@ -62,8 +62,16 @@ def measurement_sha256(model: SplatModel, views: Sequence[View], settings: Any) 
     _add_model(digest, model)
     for view in views:
         _add_view(digest, view)
-        digest.update(view.read().contiguous().numpy().data)
-    for path in _measuring_files():
+    digest.update(code_sha256("", "io", "rasterizer", "evaluate").encode())
+    return digest.hexdigest()
+
+
+def code_sha256(*folders: str) -> str:
+    """Of the Python sources in these folders of the package, and of the native rasteriser."""
+    sources = [path for folder in folders for path in sorted((_PACKAGE / folder).glob("*.py"))]
+    native = importlib.util.find_spec("potr._rasterizer")
+    digest = hashlib.sha256()
+    for path in [*sources, *([Path(native.origin)] if native and native.origin else [])]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -82,13 +90,6 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _measuring_files() -> list[Path]:
-    folders = ("", "rasterizer", "evaluate")
-    sources = [path for folder in folders for path in sorted((_PACKAGE / folder).glob("*.py"))]
-    native = importlib.util.find_spec("potr._rasterizer")
-    return [*sources, Path(native.origin)] if native and native.origin else sources
-
-
 def _add_model(digest: Any, model: SplatModel) -> None:
     for f in dataclasses.fields(model):
         tensor: torch.Tensor = getattr(model, f.name)
@@ -99,7 +100,7 @@ def _add_model(digest: Any, model: SplatModel) -> None:
 def _add_view(digest: Any, view: View) -> None:
     camera = view.camera
     numbers = [camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy, *view.background]
-    digest.update(json.dumps([view.name, numbers, camera.viewmat.tolist()]).encode())
+    digest.update(json.dumps([view.name, numbers, camera.viewmat.tolist(), view.photo_sha256()]).encode())
 
 
 def _hash_json(value: Any) -> str:

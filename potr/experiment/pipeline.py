@@ -8,36 +8,32 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from potr.cameras import View
 from potr.codec.encoder import StageReport
 from potr.errors import ConfigError, PotrError
 from potr.evaluate.machine import describe_machine, peak_memory_bytes, reset_peak_memory
-from potr.evaluate.quality import evenly_spaced
 from potr.evaluate.rate import rate
 from potr.experiment import identity
+from potr.experiment.cache import CACHE, CachedCosts
 from potr.experiment.cameras import CAMERAS_FILE
 from potr.experiment.coder import Coder, coder
 from potr.experiment.console import log_file
 from potr.experiment.failure import FAILURE_FILE, Failure, write_failure
 from potr.experiment.measure import Judge, judge
+from potr.experiment.opening import opened
 from potr.experiment.pictures import caption, megabytes, save_comparison, typical_view
 from potr.experiment.result import CONFIG_FILE, RESULT_FILE, Measured, RunResult, read_result, write_result
-from potr.experiment.schema import RunConfig, changes, parse_color, to_yaml, with_codec_resolved
+from potr.experiment.schema import RunConfig, changes, to_yaml, with_codec_resolved
 from potr.experiment.tracking import tracker
 from potr.files import write_atomic
 from potr.io.cameras_json import write_cameras_json
 from potr.io.datasets import TEST, TRAIN, Shot
-from potr.io.demo import demo_folder
-from potr.io.folder import load_scene
-from potr.io.released import Roots, demand
-from potr.io.suites import MAX_WIDTH, suite_scene
 from potr.progress import Progress, silent
 from potr.rasterizer.base import Rasterizer
 from potr.rasterizer.select import select
@@ -97,7 +93,7 @@ def record_failure(config: RunConfig, reason: str, trace: str | None = None) -> 
 
 
 def _run(config: RunConfig, codec: Coder, progress: Progress) -> RunResult:
-    scene = open_scene(config, progress)
+    scene = opened(config, progress)
     folder = run_folder(config)
     run_identity = Identity(identity.config_sha256(config), identity.inputs_sha256(scene))
     finished = find_finished(folder, run_identity, config.force)
@@ -124,13 +120,17 @@ def _run(config: RunConfig, codec: Coder, progress: Progress) -> RunResult:
 def _compress_and_measure(
     config: RunConfig, codec: Coder, scene: Scene, folder: Path, run_identity: Identity, progress: Progress
 ) -> RunResult:
+    cache = Path(config.outputs) / CACHE
     rasterizer = select(config.backend.name, threads=config.threads)
     jury = judge(scene.test_views, scene.background, rasterizer, config.evaluate)
-    before = jury.quality(scene.model, _named("measure before", progress), cache=folder.parent / ".before")
+    before = jury.quality(scene.model, _named("measure before", progress), cache=cache / "before")
     checkpoint = folder / CHECKPOINT
     resumed = checkpoint.exists()
     reset_peak_memory()
-    encoded = codec.encode(scene, rasterizer, checkpoint, progress)
+    remembering = CachedCosts(rasterizer, scene.model, cache) if config.cache else rasterizer
+    code = identity.code_sha256("", "io", "rasterizer", "codec")
+    shared = cache / "pruned" / code[:12] if config.cache else None
+    encoded = codec.encode(scene, remembering, checkpoint, shared, progress)
     peak_memory = peak_memory_bytes()
     write_atomic(folder / codec.file, encoded.data, overwrite=True)
     data = (folder / codec.file).read_bytes()
@@ -179,35 +179,6 @@ def _compress_and_measure(
     )
 
 
-def open_scene(config: RunConfig, progress: Progress = silent) -> Scene:
-    """The scene that a run's settings name, with as many views as they allow; the demo is made if it is not there."""
-    dataset = config.dataset
-    path: Path | str = dataset.path or ""
-    model: Path | str | None = dataset.model
-    images, max_width = dataset.images, None
-    if dataset.kind == "demo":
-        path = demo_folder(Path(config.outputs) / "demo", progress=progress)
-    elif dataset.kind == "suite":
-        known, roots = suite_scene(str(dataset.scene)), Roots(Path(config.paths.data), Path(config.paths.models))
-        path, model = demand(known, roots, path=dataset.path, model=dataset.model, images=images)
-        images, max_width = images or known.images, MAX_WIDTH
-    scene = load_scene(
-        path,
-        model=model,
-        background=None if dataset.background is None else parse_color(dataset.background),
-        downscale=dataset.downscale,
-        max_width=max_width,
-        images=images,
-        clean=dataset.clean,
-    )
-    return replace(
-        scene,
-        name=config.dataset_name(),
-        train_views=_spread(scene.train_views, dataset.max_views),
-        test_views=_spread(scene.test_views, dataset.max_views),
-    )
-
-
 def find_finished(folder: Path, wanted: Identity, force: bool) -> RunResult | None:
     """The result that lies in a run's folder, if it is whole and answers this run.
 
@@ -227,7 +198,7 @@ def find_finished(folder: Path, wanted: Identity, force: bool) -> RunResult | No
         return None
     differs = [
         what
-        for what, key in (("settings", "config_sha256"), ("model or cameras", "inputs_sha256"))
+        for what, key in (("settings", "config_sha256"), ("model, cameras or photographs", "inputs_sha256"))
         if getattr(result, key) != getattr(wanted, key)
     ]
     if differs:
@@ -299,10 +270,6 @@ def _reasons(config: RunConfig, jury: Judge, commit: str | None, peak_memory: in
     if peak_memory is None:
         reasons["peak_memory"] = "this system does not tell it"
     return reasons | {"machine.gpu": "none", "machine.memory_bytes": "this system does not tell it"}
-
-
-def _spread(views: Sequence[View], count: int | None) -> tuple[View, ...]:
-    return tuple(views[index] for index in sorted(evenly_spaced(len(views), count)))
 
 
 def _named(name: str, progress: Progress) -> Progress:

@@ -162,6 +162,7 @@ class RunConfig:
     seed: int = 0
     threads: int | None = _unnamed(None)
     outputs: str = _unnamed("outputs")
+    cache: bool = _unnamed(True)
     sweep: str | None = _unnamed(None)
     force: bool = _unnamed(False)
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,29 @@ from potr.cameras import RGB, Camera, View
 from potr.errors import SceneError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".tif", ".tiff", ".bmp")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph to be read when asked: the file, the size wanted in pixels, and what shows through it."""
+
+    path: Path
+    width: int
+    height: int
+    background: RGB
+
+    def __call__(self) -> Tensor:
+        """The pixels, see ``read_image``."""
+        return read_image(self.path, self.width, self.height, self.background)
+
+    def sha256(self) -> str:
+        """Of what the pixels are made from: the file's bytes, the size and the background."""
+        try:
+            digest = hashlib.sha256(self.path.read_bytes())
+        except OSError as error:
+            raise SceneError(f"{self.path}: cannot read: {error.strerror}") from error
+        digest.update(repr((self.width, self.height, self.background)).encode())
+        return digest.hexdigest()
 
 
 def find_image(folders: list[Path], name: str) -> Path | None:
@@ -68,8 +92,7 @@ def make_view(
         width, height = max_width, max(1, height * max_width // width)
     else:
         width, height = max(1, round(width / downscale)), max(1, round(height / downscale))
-    read = partial(read_image, path, width, height, background)
-    return View(name, scale_camera(camera, width, height), read, background)
+    return View(name, scale_camera(camera, width, height), Photo(path, width, height, background), background)
 
 
 def scale_camera(camera: Camera, width: int, height: int) -> Camera:

@@ -213,3 +213,23 @@ def test_a_model_without_photographs_of_its_own_size_is_refused() -> None:
     wrong = dataclasses.replace(views[0], image=torch.zeros(3, 3, 3))
     with pytest.raises(SceneError, match="expected a float32 image"):
         encode(model, [wrong], rasterizer=RASTERIZER)
+
+
+def test_encodes_that_prune_alike_share_the_early_pruning(scene: tuple[SplatModel, list[View]], tmp_path: Path) -> None:
+    model, views = scene
+    stages: list[str] = []
+    coarse = config_for(0.3)
+    fine = config_for(0.3, overrides={"quantize": {"ac_multiplier": 40}})
+    for config in (coarse, fine):
+        alone = encode(model, views, config=config, rasterizer=RASTERIZER)
+        stages.clear()
+        together = encode(
+            model, views, config=config, rasterizer=RASTERIZER, shared=tmp_path,
+            progress=lambda stage, done, total: stages.append(stage),
+        )  # fmt: skip
+        assert together.data == alone.data
+        assert [a.details for a in together.stages] == [b.details for b in alone.stages]
+        assert any(stage.startswith("early") for stage in stages) == (config is coarse)
+        assert together.stages[0].seconds > 0
+    encode(model, views, config=config_for(0.8), rasterizer=RASTERIZER, shared=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2

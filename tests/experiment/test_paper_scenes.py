@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from potr.errors import ConfigError
-from potr.experiment import pipeline, schema
+from potr.experiment import opening, schema
 from potr.experiment.result import read_result
 from potr.io.suites import SCENES
 from tests.experiment.test_conf import CONF, composed
@@ -89,5 +89,5 @@ def test_path_and_model_can_be_given_for_one_scene(released: Path, tmp_path: Pat
         f"paths.models={tmp_path}",
         "dataset.max_views=2",
     )
-    scene = pipeline.open_scene(config)
+    scene = opening.open_scene(config)
     assert (scene.name, len(scene.train_views), len(scene.test_views)) == ("garden", 2, 2)

@@ -16,7 +16,7 @@ import potr
 from potr.errors import ConfigError, PotrError
 from potr.evaluate.quality import evaluate
 from potr.evaluate.weights import WeightsUnavailable
-from potr.experiment import coder, measure, pipeline
+from potr.experiment import coder, measure, opening, pipeline
 from potr.experiment.identity import inputs_sha256, run_name
 from potr.experiment.result import RunResult, read_result
 from potr.experiment.schema import (
@@ -139,7 +139,7 @@ def test_another_scene_of_the_same_name_is_not_mistaken_for_this_one(
     config, result = finished
     other = make_scene_folder(tmp_path / "ball", train=4, test=1, num_splats=60, seed=1)
     elsewhere = dataclasses.replace(config, dataset=DatasetConfig(kind="folder", path=str(other)))
-    with pytest.raises(ConfigError, match=r"holds a result of other model or cameras; give another dataset\.name"):
+    with pytest.raises(ConfigError, match=r"result of other model, cameras or photographs; give another dataset\.name"):
         pipeline.run(elsewhere)
     assert read_result(result.folder) == result
 
@@ -227,7 +227,7 @@ def test_dataset_settings_reach_the_scene(scene_folder: Path, tmp_path: Path) ->
     dataset = DatasetConfig(
         kind="folder", path=str(scene_folder), name="small", downscale=2, background="#ff0000", max_views=3
     )
-    scene = pipeline.open_scene(a_config(scene_folder, tmp_path, dataset=dataset))
+    scene = opening.open_scene(a_config(scene_folder, tmp_path, dataset=dataset))
     assert scene.name == "small"
     assert [view.name for view in scene.train_views] == ["view_00.png", "view_04.png", "view_07.png"]
     assert len(scene.test_views) == 2

@@ -93,7 +93,7 @@ def test_a_sweep_runs_every_quality_and_ends_with_a_table(
     results = [read_result(path.parent) for path in sorted(tmp_path.glob("ball/*/result.json"))]
     assert [result.quality for result in results] == [0.2, 0.9]
     assert results[0].bytes < results[1].bytes
-    assert {path.name for path in tmp_path.iterdir()} == {".hydra", ".sweeps", "ball"}
+    assert {path.name for path in tmp_path.iterdir()} == {".cache", ".hydra", ".sweeps", "ball"}
 
 
 def test_an_experiment_sweeps_without_m(
