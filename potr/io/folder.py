@@ -63,11 +63,11 @@ def load_scene(
     if not 1 <= downscale < float("inf"):
         raise ConfigError(f"downscale: expected a factor of at least 1, got {downscale}")
     ply = find_model(Path(model) if model is not None else root)
-    shots, source = _read_cameras([root] if ply.is_relative_to(root) else [root, *_model_roots(ply)])
+    shots, source = read_cameras([root] if ply.is_relative_to(root) else [root, *model_roots(ply)])
     train, test = divide(shots, split)
     if background is None:
         background = WHITE if (root / PAIR[0][0]).is_file() else BLACK
-    folders = _photo_folders(root, images)
+    folders = photo_folders(root, images)
     views = dict(zip(shots, _views(shots, folders, background, downscale, max_width), strict=True))
     splats = load_ply(ply, clean=clean)
     _check_belongs(splats, shots, ply, source)
@@ -107,12 +107,12 @@ def find_model(path: Path) -> Path:
     )
 
 
-def _model_roots(ply: Path) -> list[Path]:
+def model_roots(ply: Path) -> list[Path]:
     """Where a trained model's cameras.json lies: beside the .ply or two folders above (3DGS's output)."""
     return [ply.parent, ply.parent.parent.parent]
 
 
-def _read_cameras(roots: Sequence[Path]) -> tuple[tuple[Shot, ...], Path]:
+def read_cameras(roots: Sequence[Path]) -> tuple[tuple[Shot, ...], Path]:
     """The first camera source found, and its path. Blender's pair goes first: it knows its own test split."""
     sources: tuple[tuple[str, str, Callable[[Path], tuple[Shot, ...]]], ...] = (
         (PAIR[0][0], ".", read_transforms_pair),
@@ -135,7 +135,7 @@ def _read_cameras(roots: Sequence[Path]) -> tuple[tuple[Shot, ...], Path]:
     )
 
 
-def _photo_folders(root: Path, images: str | None) -> list[Path]:
+def photo_folders(root: Path, images: str | None) -> list[Path]:
     """Where photographs are looked for: the folder asked for, or images/, else the largest images_N/; then the root."""
     if images is not None:
         if not (root / images).is_dir():

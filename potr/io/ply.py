@@ -56,6 +56,15 @@ def load_ply(path: Path | str, *, clean: bool = False) -> SplatModel:
     return model
 
 
+def count_splats(path: Path | str) -> int:
+    """The number of splats of a .ply that is as long as its header says; the values are not read.
+
+    Raises:
+        ModelError: the file is missing, truncated or not a .ply.
+    """
+    return len(_read_vertices(Path(path)))
+
+
 def save_ply(path: Path | str, model: SplatModel, *, overwrite: bool = False) -> None:
     """Write a 3DGS .ply: binary little endian, 62 float properties at SH degree 3, fewer f_rest below; normals 0.
 
