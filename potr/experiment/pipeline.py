@@ -30,7 +30,7 @@ from potr.experiment.opening import opened
 from potr.experiment.pictures import caption, megabytes, save_comparison, typical_view
 from potr.experiment.result import CONFIG_FILE, RESULT_FILE, Measured, RunResult, read_result, write_result
 from potr.experiment.schema import RunConfig, changes, to_yaml, with_codec_resolved
-from potr.experiment.tracking import tracker
+from potr.experiment.tracking import track_finished, tracker
 from potr.files import write_atomic
 from potr.io.cameras_json import write_cameras_json
 from potr.io.datasets import TEST, TRAIN, Shot
@@ -99,11 +99,13 @@ def _run(config: RunConfig, codec: Coder, progress: Progress) -> RunResult:
     finished = find_finished(folder, run_identity, config.force)
     if finished is not None:
         log.info("%s: finished earlier; force=true does it again", folder)
+        track_finished(config, finished, _pictures(folder))
         return finished
     folder.mkdir(parents=True, exist_ok=True)
     for stale in (RESULT_FILE, FAILURE_FILE):
         (folder / stale).unlink(missing_ok=True)
-    with log_file(folder / LOG_FILE), tracker(config, f"{scene.name}/{folder.name}", folder) as track:
+    hashes = (run_identity.config_sha256, run_identity.inputs_sha256)
+    with log_file(folder / LOG_FILE), tracker(config, folder, hashes) as track:
         log.info("%s: %d splats, %d training views", folder, scene.model.num_splats, len(scene.train_views))
         write_atomic(folder / CONFIG_FILE, to_yaml(with_codec_resolved(config)).encode(), overwrite=True)
         try:
@@ -113,7 +115,7 @@ def _run(config: RunConfig, codec: Coder, progress: Progress) -> RunResult:
             log.warning("%s: interrupted, nothing is half-written; the same command %s", folder, rest)
             raise
         write_result(result, folder)
-        track.record(result, {path.stem: path for path in [folder / PICTURE_FILE] if path.exists()})
+        track.record(result, _pictures(folder))
     return result
 
 
@@ -221,6 +223,11 @@ def _save_picture(
     title = f"{scene.name}: {megabytes(uncompressed)} to {megabytes(size)}, {uncompressed / size:.1f} times smaller"
     captions = (caption(splats, uncompressed), caption(decoded.num_splats, size))
     save_comparison(path, view, scene.model, decoded, rasterizer, title=title, captions=captions, overwrite=True)
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """For the tracker."""
+    return {path.stem: path for path in [folder / PICTURE_FILE] if path.exists()}
 
 
 def _save_cameras(path: Path, scene: Scene) -> None:

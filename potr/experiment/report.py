@@ -89,6 +89,9 @@ def collect(outputs: Path) -> Collected:
     failures: list[Failure] = []
     problems: list[str] = []
     folders = {path.parent for name in (RESULT_FILE, FAILURE_FILE, CONFIG_FILE) for path in outputs.glob(f"**/{name}")}
+    folders = {
+        folder for folder in folders if "wandb" not in folder.relative_to(outputs).parts
+    }  # has a config.yaml too
     for folder in sorted(folders):
         try:
             if (folder / RESULT_FILE).exists():

@@ -30,6 +30,7 @@ from potr.rasterizer.select import BACKENDS
 KINDS = ("demo", "folder", "suite")
 LPIPS_NETWORKS = ("none", *(network.value for network in Network))
 TRACKERS = ("none", "wandb")
+TRACKER_MODES = ("auto", "online", "offline", "disabled")
 
 
 def _unnamed(default: Any) -> Any:
@@ -121,12 +122,19 @@ class BackendChoice:
 @dataclass(frozen=True)
 class TrackerConfig:
     name: str = "none"
-    project: str = "potr"
-    mode: str = "offline"
+    mode: str = "auto"
+    project: str | None = None
+    entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+    images: bool = True
+    artifact: bool = False
+    timeout: float = 120.0
 
     def __post_init__(self) -> None:
         _one_of("tracker.name", self.name, TRACKERS)
-        _one_of("tracker.mode", self.mode, ("offline", "online", "disabled"))
+        _one_of("tracker.mode", self.mode, TRACKER_MODES)
+        if not (math.isfinite(self.timeout) and 1 <= self.timeout <= 86400):
+            raise ConfigError(f"tracker.timeout: expected seconds in [1, 86400], got {self.timeout}")
 
 
 @dataclass(frozen=True)

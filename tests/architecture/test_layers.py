@@ -29,7 +29,7 @@ SOLE_IMPORTERS = {
     "pooch": {"potr/io/download.py"},
     "zstandard": {"potr/bitstream/entropy.py"},
     "lpips": {"potr/evaluate/lpips.py"},
-    "wandb": {"potr/experiment/tracking.py"},
+    "wandb": {"potr/experiment/wandb_process.py"},
     "omegaconf": {"potr/experiment/schema.py"},
     "rich": {"potr/experiment/console.py"},
     "hydra": {"potr/experiment/schema.py", "potr/experiment/sweep.py", "potr/run.py"},

@@ -120,6 +120,8 @@ def test_a_misspelt_key_fails_at_composition(override: str) -> None:
         ("backend.name=gpu", "allowed: auto, cpu, reference"),
         ("codec.name=papers", "did you mean 'paper'"),
         ("tracker.name=mlflow", "allowed: none, wandb"),
+        ("tracker.mode=on-line", "did you mean 'online'. allowed: auto, online, offline, disabled"),
+        ("tracker.timeout=0", r"tracker.timeout: expected seconds in \[1, 86400\], got 0.0"),
         ("dataset.downscale=0.5", "dataset.downscale: expected a factor of at least 1"),
         ("dataset.background=pink", "background: expected black, white or #rrggbb, got 'pink'"),
         ("dataset=folder", "dataset=folder needs the scene's folder: dataset.path=DIR"),

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights & Biases, read back from what its own client wrote offline; and everything that can go wrong with it."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potr import run
+from potr.experiment import coder, pipeline, report, tracking
+from potr.experiment.result import RunResult, read_result
+from potr.experiment.schema import DatasetConfig, EvaluateConfig, PruneOverrides, RunConfig, TrackerConfig
+from tests.helpers.wandb_log import WandbLog, read_wandb_logs
+
+SWEEP = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.01", "evaluate.lpips=none")
+
+
+def without_wandb_of_the_user(patch: pytest.MonkeyPatch, home: Path) -> None:
+    for name in [*filter(lambda name: name.startswith("WANDB_"), os.environ), "NETRC", "XDG_CACHE_HOME"]:
+        patch.delenv(name, raising=False)
+    patch.setenv("HOME", str(home))
+
+
+@pytest.fixture(autouse=True)
+def _no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    without_wandb_of_the_user(monkeypatch, tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def outputs(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of two qualities, tracked without a login."""
+    folder = tmp_path_factory.mktemp("tracked")
+    arguments = ["-m", "dataset=folder", f"dataset.path={scene_folder}", f"outputs={folder / 'outputs'}", *SWEEP]
+    arguments += ["tracker=wandb", "tracker.artifact=true", "tracker.tags=[paper]", "sweep=ends", "quality=0.2,0.9"]
+    with pytest.MonkeyPatch.context() as patch:
+        without_wandb_of_the_user(patch, folder / "home")
+        for name in ("HYDRA_FULL_ERROR", "POTR_SWEEP"):
+            patch.setenv(name, "")
+            patch.delenv(name)
+        patch.setenv("WANDB_TAGS", "from_the_environment")
+        patch.setattr(sys, "argv", ["potr.run", *arguments])
+        patch.chdir(folder)
+        with pytest.raises(SystemExit) as ended:
+            run.main()
+    assert not ended.value.code
+    assert {path.name for path in folder.iterdir()} == {"outputs"}  # neither ./wandb nor anything in HOME
+    return folder / "outputs"
+
+
+@pytest.fixture(scope="module")
+def tracked(outputs: Path) -> tuple[RunResult, WandbLog]:
+    """The run at quality 0.2 as result.json and as W&B have it."""
+    (folder,) = outputs.glob("ball/q0.2,*")
+    (log,) = read_wandb_logs(folder)
+    return read_result(folder), log
+
+
+def test_a_run_is_named_grouped_and_tagged(tracked: tuple[RunResult, WandbLog]) -> None:
+    result, log = tracked
+    assert (log.run.project, log.run.run_group, log.run.job_type) == ("potr", "ball/ends", "encode")
+    assert log.run.display_name == f"ball/{result.folder.name}"
+    assert list(log.run.tags) == ["ball", "default", "paper", "from_the_environment"]
+    assert (log.run.resume, log.exit_code) == (True, 0)
+
+
+def test_the_configuration_is_the_resolved_one(tracked: tuple[RunResult, WandbLog]) -> None:
+    result, log = tracked
+    assert log.config["quality"] == 0.2
+    assert log.config["dataset"]["name"] is None
+    assert log.config["prune"] == result.parameters["prune"]  # written out, where the user gave null
+    assert log.config["prune"]["early_passes"] == 2
+    assert log.config["machine"] == result.machine
+    assert log.config["rasterizer"] == "cpu"
+    assert log.config["bitstream_sha256"] == result.bitstream_sha256
+    assert "after.lpips: evaluate.lpips is none" in log.config["missing"]
+
+
+def test_every_pass_is_a_row_of_the_pruning_curves(tracked: tuple[RunResult, WandbLog]) -> None:
+    result, log = tracked
+    passes = [p for stage in result.stages for p in stage["details"].get("passes", ())]
+    rows = [row for row in log.history if "prune/pass" in row]
+    assert log.steps["prune/*"] == "prune/pass"
+    assert [row["prune/pass"] for row in rows] == list(range(1, len(passes) + 1))
+    assert len(rows) >= 3
+    for row, one in zip(rows, passes, strict=True):
+        assert row["prune/splats"] == one["left"]
+        assert row["prune/undone"] == int(one["undone"])
+        for name in ("phase", "removed", "cap", "mse", "predicted_mse_change", "budget", "share_used"):
+            assert row[f"prune/{name}"] == one[name]
+        assert row.get("prune/real_mse_change") == one["real_mse_change"]
+
+
+def test_the_summary_is_the_result(tracked: tuple[RunResult, WandbLog]) -> None:
+    result, log = tracked
+    said, last = log.summary, log.history[-1]
+    assert said["bytes"] == last["bytes"] == result.bytes
+    assert said["ratio"] == result.ratio
+    assert said["bits_per_splat"] == 8 * result.bytes / result.splats_after
+    assert (said["splats/before"], said["splats/after"]) == (result.splats_before, result.splats_after)
+    for side, measured in (("before", result.before), ("after", result.after)):
+        for metric in ("psnr", "ssim", "fps", "slowest_fps"):
+            assert said[f"{side}/{metric}"] == getattr(measured, metric)
+        assert f"{side}/lpips" not in said  # not measured: missing, never 0
+    assert result.before.psnr is not None
+    assert result.after.psnr is not None
+    assert said["change/psnr"] == result.after.psnr - result.before.psnr
+    assert {k: v for k, v in said.items() if k.startswith("section_bytes/")} == {
+        f"section_bytes/{name}": size for name, size in result.bytes_per_section.items()
+    }
+    assert {k: v for k, v in said.items() if k.startswith("encode_seconds/")} == {
+        **{f"encode_seconds/{name}": seconds for name, seconds in result.encode_seconds.items()},
+        "encode_seconds/total": sum(result.encode_seconds.values()),
+    }
+    assert said["decode_seconds"] == result.decode_seconds
+    assert said["peak_memory_bytes"] == result.peak_memory
+    assert said["ac_zero_share"] == report.ac_zero_share(result)
+    assert said["stage/compact/ac_zero_share_before"] > 0
+    assert said["failure"] is None
+
+
+def test_views_picture_and_bitstream_lie_beside_it(tracked: tuple[RunResult, WandbLog]) -> None:
+    result, log = tracked
+    (wandb_folder,) = result.folder.glob("wandb/offline-run-*")
+    table = json.loads((wandb_folder / "files" / log.summary["views/path"]).read_text())
+    assert table["columns"] == ["view", "psnr before", "psnr after", "ssim before", "ssim after"]
+    assert [row[0] for row in table["data"]] == ["view_08.png", "view_09.png"]
+    assert [row[2] for row in table["data"]] == [view["psnr"] for view in result.after.views]
+    picture = wandb_folder / "files" / log.summary["before_after/path"]
+    assert picture.read_bytes() == (result.folder / "before_after.png").read_bytes()
+    assert {log.summary["views/path"], log.summary["before_after/path"]} <= log.files
+    artifact = log.artifacts["bitstream"]
+    assert artifact.name.startswith("ball-q0.2-prune.early_passes-2")
+    assert json.loads(artifact.metadata)["bytes"] == result.bytes
+    paths = {entry.path: entry.local_path for entry in artifact.manifest.contents}
+    assert set(paths) == {"scene.potr", "result.json", "config.yaml"}
+    assert paths["scene.potr"] == str(result.folder / "scene.potr")  # not a copy
+
+
+def test_the_report_is_not_confused_by_w_and_b_s_files(tracked: tuple[RunResult, WandbLog], outputs: Path) -> None:
+    online = tracked[0].folder / "wandb" / "run-1" / "files"
+    online.mkdir(parents=True)
+    (online / "config.yaml").write_text("wandb_version: 1\n")
+    found = report.collect(outputs)
+    assert [result.quality for result in found.results] == [0.2, 0.9]
+    assert found.problems == found.failures == ()
+
+
+def a_config(scene: Path, outputs: Path, **changes: Any) -> RunConfig:
+    settings: dict[str, Any] = {
+        "dataset": DatasetConfig(kind="folder", path=str(scene)),
+        "prune": PruneOverrides(early_passes=2, late_passes=1),
+        "evaluate": EvaluateConfig(lpips="none", fps_seconds=0.01),
+        "outputs": str(outputs),
+        "tracker": TrackerConfig(name="wandb"),
+    }
+    return RunConfig(**{**settings, **changes})
+
+
+@pytest.fixture
+def finished(outputs: Path, scene_folder: Path, tmp_path: Path) -> RunConfig:
+    """The configuration of a finished run that W&B has not heard of."""
+    shutil.copytree(outputs, tmp_path / "copy", ignore=shutil.ignore_patterns("wandb"))
+    return a_config(scene_folder, tmp_path / "copy", quality=0.2)
+
+
+FAKE = """
+import json, os, sys, time
+class Config(dict):
+    def update(self, new, allow_val_change): super().update(new)
+class Run:
+    settings = type("S", (), {"mode": "offline", "sync_dir": "/sync/here"})
+    config, summary = Config(), {}
+    def define_metric(self, *a, **k): pass
+    def log(self, row): LOG
+    def log_artifact(self, artifact): pass
+    def finish(self, exit_code):
+        FINISH
+        open(os.environ["FAKE_SAID"], "a").write(json.dumps([exit_code, self.summary]) + "\\n")
+Settings, Image, Table = dict, str, dict
+def teardown(): pass
+def init(**options):
+    INIT
+    return Run()
+"""
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A wandb package that does as it is told at one place, instead of the real one."""
+
+    def made(**places: str) -> Path:
+        text = FAKE
+        for place in ("LOG", "FINISH", "INIT"):
+            text = text.replace(place, places.get(place, "pass"))
+        (tmp_path / "packages").mkdir()
+        (tmp_path / "packages" / "wandb.py").write_text(places.get("import", "") + text)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+        monkeypatch.setenv("FAKE_SAID", str(tmp_path / "said"))
+        return tmp_path / "said"
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"import": "raise ModuleNotFoundError(\"No module named 'wandb'\")"}, "No module named 'wandb'"),
+        ({"INIT": "raise RuntimeError('the service did not start')"}, "the service did not start"),
+        ({"INIT": "os._exit(3)"}, "its process ended with 3"),
+        ({"INIT": "os.write(1, b'{garbage')"}, None),
+        ({"LOG": "raise OSError(28, 'No space left on device')"}, "No space left on device; wandb sync /sync/here"),
+        ({"FINISH": "raise TimeoutError('still uploading')"}, "still uploading; wandb sync /sync/here"),
+        ({"FINISH": "os.kill(os.getpid(), 9)"}, "its process ended with -9; wandb sync /sync/here"),
+    ],
+)
+def test_nothing_that_goes_wrong_costs_a_result(
+    fault: dict[str, str], said: str | None, finished: RunConfig, fake: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake(**fault)
+    with caplog.at_level(logging.INFO):
+        result = pipeline.run(finished)
+    assert read_result(result.folder) == result
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    if said is None:
+        assert warnings == []
+        return
+    assert len(warnings) == 1
+    assert said in warnings[0]
+    assert warnings[0].endswith(f"the results in {result.folder} are not touched by this")
+    assert not (result.folder / tracking.MARKER).exists()
+
+
+@pytest.mark.parametrize("place", ["INIT", "FINISH"])
+def test_waiting_for_w_and_b_ends(
+    place: str, finished: RunConfig, fake: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tracking, "_START_SECONDS", 0)
+    fake(**{place: "time.sleep(600)"})
+    result = pipeline.run(replace(finished, tracker=TrackerConfig(name="wandb", timeout=1)))
+    assert read_result(result.folder) == result
+    assert "not done after 2 s (tracker.timeout)" in caplog.text
+
+
+def test_a_new_run_goes_through_without_wandb(
+    scene_folder: Path, tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake(INIT="raise RuntimeError('no')")
+    result = pipeline.run(a_config(scene_folder, tmp_path))
+    assert (result.folder / "scene.potr").stat().st_size == result.bytes
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(tmp_path / "no_python"))
+        assert pipeline.run(a_config(scene_folder, tmp_path)) == result
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking, "run_content", lambda *_, **__: {}["bug"])
+        assert pipeline.run(a_config(scene_folder, tmp_path)) == result
+    assert [record.levelname for record in caplog.records].count("WARNING") == 3
+
+
+def test_a_finished_run_is_recorded_once(finished: RunConfig, fake: Any, caplog: pytest.LogCaptureFixture) -> None:
+    said = fake()
+    with caplog.at_level(logging.INFO):
+        result = pipeline.run(finished)
+    assert "W&B is offline; to send this run: wandb sync /sync/here" in caplog.text
+    assert json.loads((result.folder / tracking.MARKER).read_text())["bitstream_sha256"] == result.bitstream_sha256
+    pipeline.run(finished)
+    assert len(said.read_text().splitlines()) == 1
+    pipeline.run(replace(finished, tracker=TrackerConfig(name="wandb", project="elsewhere")))
+    assert len(said.read_text().splitlines()) == 2
+    pipeline.run(replace(finished, tracker=TrackerConfig()))
+    assert len(said.read_text().splitlines()) == 2
+
+
+def test_how_a_run_ended_is_told(
+    scene_folder: Path, tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = fake()
+    config = a_config(scene_folder, tmp_path)
+    for error in (IndexError("out of splats"), KeyboardInterrupt()):
+
+        def fails(*_: Any, error: BaseException = error, **__: Any) -> Any:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(coder, "encode", fails)
+            with pytest.raises(type(error)):
+                pipeline.run(config)
+    died = tracking.WandbRun(config.tracker, tmp_path / "died", "", tags=[], group="")
+    assert died._process is not None
+    died._process.communicate()  # closes its input without a word, as a killed run does
+    pipeline.run(config)
+    assert [json.loads(line) for line in said.read_text().splitlines()] == [
+        [1, {"failure": "out of splats"}],
+        [255, {"failure": "interrupted"}],
+        [1, {"failure": "the process ended without a word"}],
+        [0, {"failure": None}],
+    ]
+
+
+def test_a_run_keeps_its_identity(tmp_path: Path, fake: Any) -> None:
+    fake()
+
+    def identity(folder: str, hashes: str) -> str:
+        made = tracking.WandbRun(TrackerConfig(name="wandb"), tmp_path / folder, hashes, tags=[], group="")
+        made.end({"exit_code": 0})
+        return made.id
+
+    first = identity("a", "settings inputs")
+    assert identity("a", "settings inputs") == first
+    assert len({first, identity("b", "settings inputs"), identity("a", "others inputs")}) == 3
+
+
+def test_without_its_server_w_and_b_goes_offline_and_a_failure_is_marked(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise IndexError("out of splats")
+
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(coder, "encode", fails)
+    config = a_config(scene_folder, tmp_path, tracker=TrackerConfig(name="wandb", mode="online", timeout=1))
+    with pytest.raises(IndexError):
+        pipeline.run(config)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert line.startswith("W&B is offline (")
+    assert "connection refused" in line
+    (log,) = read_wandb_logs(pipeline.run_folder(config))
+    assert f"wandb sync {pipeline.run_folder(config)}/wandb/offline-run-" in line
+    assert (log.exit_code, log.summary["failure"]) == (1, "out of splats")
