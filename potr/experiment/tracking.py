@@ -195,6 +195,7 @@ class _RunTracker:
                 mark(result.folder, _mark(self.settings, result))
         except Exception as error:
             warn(error, result.folder)
+            self.wandb.end(failed_content(f"not recorded: {error}"))
 
 
 def group(scene: str, sweep: str | None) -> str:
