@@ -259,7 +259,10 @@ def test_a_new_run_goes_through_without_wandb(
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "run_content", lambda *_, **__: {}["bug"])
         assert pipeline.run(a_config(scene_folder, tmp_path)) == result
-    assert [record.levelname for record in caplog.records].count("WARNING") == 3
+    warnings = [record.getMessage().partition(";")[0] for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings[0] == "W&B: RuntimeError: no"
+    assert warnings[1].endswith("no_python'")
+    assert warnings[2:] == ["W&B: 'bug'", "W&B: RuntimeError: no"]
 
 
 def test_a_finished_run_is_recorded_once(finished: RunConfig, fake: Any, caplog: pytest.LogCaptureFixture) -> None:
