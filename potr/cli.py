@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``potr encode | decode | info | render | compare``: arguments in, one library call, a file or a few lines out."""
+"""``potr encode | decode | info | render | compare | report``: arguments in, one library call, a few lines out."""
 
 from __future__ import annotations
 
@@ -150,6 +150,27 @@ def _compare(args: argparse.Namespace) -> str:
     return compare.table(*judged) + (f"\n{args.output}" if args.output else "")
 
 
+def _report(args: argparse.Namespace) -> str:
+    import datetime
+
+    from potr.experiment.html_report import TITLE, write_report
+
+    written = write_report(
+        args.outputs,
+        args.output or args.outputs / "report.html",
+        made=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        title=args.title or TITLE,
+        overwrite=args.overwrite,
+        picture_bytes=round(1e6 * args.pictures_mb),
+    )
+    if args.json:
+        return _json({**dataclasses.asdict(written), "output": str(written.output)})
+    without = f", {written.holes} without a result or pictures" if written.holes else ""
+    left_out = f" ({written.pictures_left_out} more left out, see --pictures-mb)" if written.pictures_left_out else ""
+    size = f"{written.bytes / 1e6:.1f} MB"
+    return f"{written.output}: {size}, {written.runs} runs{without}, {written.pictures} pictures{left_out}"
+
+
 def _scene_model(args: argparse.Namespace) -> Path | None:
     """A .ply among the two serves where the scene folder has no model of its own."""
     return next((path for path in (args.first, args.second) if path.suffix.lower() == ".ply"), None)
@@ -210,6 +231,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _megabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"expected a number in [0, 1000], got '{text}'")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="potr",
@@ -256,6 +287,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--lpips", choices=("none", "alex", "vgg"), default="none", help="LPIPS too (none)")
     add("--downscale", type=float, default=1.0, metavar="F", help="shrink the photographs by this factor (1)")
     _common(add, background=True, overwrite=True, backend=True)
+
+    add = _command(commands, "report", _report, "one HTML page of every run under a folder")
+    add("outputs", type=Path, metavar="OUTPUTS", help="a folder of runs")
+    add("-o", "--output", type=Path, metavar="REPORT.html", help="the page (OUTPUTS/report.html); replaces a report")
+    add("--title", metavar="TEXT", help="of the page (POTR report)")
+    help_pictures = "leave out pictures beyond so many MB; the page is a third larger than they are (10)"
+    add("--pictures-mb", type=_megabytes, default=10.0, metavar="MB", help=help_pictures)
+    _common(add, overwrite=True)
     return parser
 
 

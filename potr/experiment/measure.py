@@ -78,7 +78,7 @@ class Judge:
     def _figures(self, model: SplatModel, progress: Progress, cache: Path | None) -> Figures:
         if cache is None:
             return self._evaluate(model, progress)
-        settings = [self.rasterizer.name, asdict(self.settings), self.lpips is not None]
+        settings = [self.rasterizer.name, self.settings.lpips, self.settings.lpips_views, self.lpips is not None]
         path = cache / f"{measurement_sha256(model, self.views, settings)[:16]}.json"
         try:
             figures: Figures = json.loads(path.read_text())

@@ -31,6 +31,7 @@ from potr.experiment.pictures import caption, megabytes, save_comparison, typica
 from potr.experiment.result import CONFIG_FILE, RESULT_FILE, Measured, RunResult, read_result, write_result
 from potr.experiment.schema import RunConfig, changes, to_yaml, with_codec_resolved
 from potr.experiment.tracking import track_finished, tracker
+from potr.experiment.views import pictured, save_views
 from potr.files import write_atomic
 from potr.io.cameras_json import write_cameras_json
 from potr.io.datasets import TEST, TRAIN, Shot
@@ -142,6 +143,8 @@ def _compress_and_measure(
     after = jury.quality(decoded, _named("measure after", progress))
     before, after = jury.speed(scene.model, before), jury.speed(decoded, after)  # one after the other, under one load
     _save_picture(folder / PICTURE_FILE, scene, decoded, after, len(data), rasterizer)
+    shown = pictured([figures["psnr"] for figures in before.views], config.evaluate.pictures)
+    save_views(folder, [scene.test_views[index] for index in shown], scene.model, decoded, rasterizer)
     _save_cameras(folder / CAMERAS_FILE, scene)
     rates = rate(len(data), scene.model.num_splats, decoded.num_splats, encoded.sections)
     commit = identity.git_commit()

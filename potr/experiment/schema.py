@@ -142,10 +142,12 @@ class EvaluateConfig:
     lpips: str = "vgg"
     lpips_views: int | None = 3
     fps_seconds: float = 1.0
+    pictures: int = _unnamed(3)
 
     def __post_init__(self) -> None:
         _one_of("evaluate.lpips", self.lpips, LPIPS_NETWORKS)
         _at_least("evaluate.lpips_views", self.lpips_views, 1)
+        _at_least("evaluate.pictures", self.pictures, 0)
         if not (math.isfinite(self.fps_seconds) and 0 <= self.fps_seconds <= 600):
             raise ConfigError(f"evaluate.fps_seconds: expected a number in [0, 600], got {self.fps_seconds}")
 

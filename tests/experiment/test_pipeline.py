@@ -9,15 +9,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import potr
 from potr.errors import ConfigError, PotrError
+from potr.evaluate.metrics import to_8bit
 from potr.evaluate.quality import evaluate
 from potr.evaluate.weights import WeightsUnavailable
 from potr.experiment import coder, measure, opening, pipeline
-from potr.experiment.identity import inputs_sha256, run_name
+from potr.experiment.identity import config_sha256, inputs_sha256, run_name
 from potr.experiment.result import RunResult, read_result
 from potr.experiment.schema import (
     BackendChoice,
@@ -27,6 +30,7 @@ from potr.experiment.schema import (
     QuantizeOverrides,
     RunConfig,
 )
+from potr.experiment.views import read_views
 from tests.helpers.scene_folder import make_scene_folder
 
 SCENES = Path(os.environ.get("POTR_SCENES", Path(__file__).parents[3] / "shared" / "scenes"))
@@ -57,10 +61,25 @@ def test_a_run_leaves_its_files_and_nothing_else(finished: tuple[RunConfig, RunR
         == "q0.5,prune.early_passes=2,prune.late_passes=1,evaluate.lpips=none,evaluate.fps_seconds=0.01"
     )
     files = {path.name for path in result.folder.iterdir()}
-    assert files == {"scene.potr", "result.json", "config.yaml", "run.log", "before_after.png", "cameras.json"}
+    assert files == {"scene.potr", "result.json", "config.yaml", "run.log", "before_after.png", "cameras.json", "views"}
     assert "early_passes: 2\n" in (result.folder / "config.yaml").read_text()
     assert "early pass" in (result.folder / "run.log").read_text()
     assert (result.folder / "before_after.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_run_keeps_pictures_for_the_report(finished: tuple[RunConfig, RunResult], scene_folder: Path) -> None:
+    config, result = finished
+    scene, decoded = potr.load_scene(scene_folder), potr.decode((result.folder / "scene.potr").read_bytes())
+    kept = {one.view: one for one in read_views(result.folder)}
+    assert set(kept) == {view.name for view in scene.test_views}
+    for view in scene.test_views:
+        rendered = potr.select_rasterizer("cpu").render(decoded, view.camera, view.background)
+        with Image.open(kept[view.name].after) as image:
+            difference = np.asarray(image.convert("RGB")) - to_8bit(rendered).numpy().astype(float)
+        assert np.sqrt((difference**2).mean()) == pytest.approx(kept[view.name].stored_rms, abs=1e-3)
+        assert kept[view.name].stored_rms < 8  # 48 x 36 pixels of noise
+    none = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, pictures=0))
+    assert (run_name(none), config_sha256(none)) == (run_name(config), config_sha256(config))
 
 
 def test_the_result_tells_what_is_in_the_files(finished: tuple[RunConfig, RunResult], scene_folder: Path) -> None:
