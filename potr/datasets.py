@@ -114,7 +114,13 @@ def _download(args: argparse.Namespace) -> tuple[str, int]:
         models=args.only != "photographs",
         everything=args.everything,
     )
-    done = obtain(tasks, base_url=args.base_url, remove_archives=args.remove_archives, progress=args.progress)
+    done = obtain(
+        tasks,
+        base_url=args.base_url,
+        remove_archives=args.remove_archives,
+        partial=args.partial,
+        progress=args.progress,
+    )
     return "\n".join([*remarks, *done]), 0
 
 
@@ -169,6 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     add("what", nargs="+", metavar="SCENE|SUITE|models|all", help=help_what)
     add("--only", choices=("photographs", "models"), help="one of the two parts")
     add("--everything", action="store_true", help="unpack all of a scene's folder, not only what a run reads")
+    help_partial = "read only what is needed out of the archives on the server; no archive is kept"
+    add("--partial", action="store_true", help=help_partial)
     add("--remove-archives", action="store_true", help="delete each archive once it is unpacked")
     add(
         "--base-url",

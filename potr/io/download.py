@@ -13,8 +13,6 @@ import json
 import logging
 import shutil
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,18 +24,13 @@ import pooch
 from potr.errors import PotrError
 from potr.files import write_atomic
 from potr.io.suites import Archive
+from potr.io.web import RETRIES, TIMEOUT, WAIT, RangeNotSatisfiable, Stopped, open_url, read_chunk, version_of
 from potr.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 
 MEGA = 1_000_000
-_CHUNK = 1 << 20
-_WORTH_RETRYING = (408, 429, 500, 502, 503, 504)
 _RESERVE = 100 * MEGA  # bytes that stay free
-
-
-class _Stopped(Exception):
-    """The connection broke or the server said to come back."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +47,9 @@ class ResumingDownloader:
 
     part: Path
     expected: int | None = None
-    retries: int = 5
-    wait: float = 1.0
-    timeout: float = 60.0
+    retries: int = RETRIES
+    wait: float = WAIT
+    timeout: float = TIMEOUT
     progress: Progress = silent
 
     def __call__(self, url: str, output_file: str, _: Any = None) -> None:
@@ -70,7 +63,7 @@ class ResumingDownloader:
             try:
                 self._attempt(url)
                 break
-            except _Stopped as stopped:
+            except Stopped as stopped:
                 size = _size(self.part)
                 most, fruitless = max(most, size), 0 if size > most else fruitless + 1
                 if fruitless > self.retries:
@@ -90,38 +83,25 @@ class ResumingDownloader:
         self._version_file.unlink(missing_ok=True)
 
     def _attempt(self, url: str) -> None:
-        """Fetch what is missing; _Stopped where it is not all."""
+        """Fetch what is missing; Stopped where it is not all."""
         version = self._version()
         have = _size(self.part) if version is not None else 0  # else of an unknown version of the file
-        headers = {"User-Agent": "potr", "Accept-Encoding": "identity"}
-        if have and version is not None:
-            headers |= {"Range": f"bytes={have}-", "If-Range": version}
+        asked = {"Range": f"bytes={have}-", "If-Range": version} if have and version is not None else {}
         try:
-            response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=self.timeout)
-        except urllib.error.HTTPError as refused:
-            with refused:
-                self._refused(url, refused, have)
-            return
-        except (OSError, http.client.HTTPException) as error:
-            raise _Stopped(f"cannot connect ({getattr(error, 'reason', None) or error})") from None
-        except ValueError as error:
-            raise PotrError(f"{url}: not an address: {error}") from None
+            response = open_url(url, asked, timeout=self.timeout)
+        except RangeNotSatisfiable as answer:
+            if answer.content_range == f"bytes */{have}":
+                return  # all of it was there
+            self._version_file.unlink(missing_ok=True)
+            raise Stopped("the file on the server has changed") from None
         with response:
             self._receive(response, have)
 
-    def _refused(self, url: str, refused: urllib.error.HTTPError, have: int) -> None:
-        if refused.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            if refused.headers.get("Content-Range") == f"bytes */{have}":
-                return  # all of it was there
-            self._version_file.unlink(missing_ok=True)
-            raise _Stopped("the file on the server has changed")
-        answer = f"the server answered {refused.code} {refused.reason}"
-        if refused.code in _WORTH_RETRYING:
-            raise _Stopped(answer)
-        raise PotrError(f"{url}: {answer}")
-
     def _receive(self, response: Any, have: int) -> None:
         start = have if response.status == http.client.PARTIAL_CONTENT else 0
+        if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            self._version_file.unlink(missing_ok=True)
+            raise Stopped("the server sent another part than asked for")
         length = response.headers.get("Content-Length")
         total = None if length is None else start + int(length)
         name = self.part.name.removesuffix(".part")
@@ -133,13 +113,13 @@ class ResumingDownloader:
         log.info("%s: %s from byte %s", name, response.url, f"{start:,}")
         done = start
         with _disk_errors(self.part), open(self.part, "ab" if start else "wb") as file:
-            while chunk := _read(response):
+            while chunk := read_chunk(response):
                 file.write(chunk)
                 done += len(chunk)
                 if total is not None and done < total:
                     self.progress(f"download {name} (MB)", done // MEGA, total // MEGA + 1)
         if total is not None and done < total:
-            raise _Stopped("the connection broke")
+            raise Stopped("the connection broke")
         self.progress(f"download {name} (MB)", done // MEGA + 1, done // MEGA + 1)
 
     def _version(self) -> str | None:
@@ -150,11 +130,7 @@ class ResumingDownloader:
         return version if isinstance(version, str) else None
 
     def _remember(self, headers: Any) -> None:
-        tag = headers.get("ETag")
-        version = (
-            tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
-        )  # If-Range takes no weak tag
-        write_atomic(self._version_file, json.dumps({"version": version}).encode(), overwrite=True)
+        write_atomic(self._version_file, json.dumps({"version": version_of(headers)}).encode(), overwrite=True)
 
 
 def fetch(
@@ -163,8 +139,8 @@ def fetch(
     *,
     base_url: str | None = None,
     progress: Progress = silent,
-    retries: int = 5,
-    wait: float = 1.0,
+    retries: int = RETRIES,
+    wait: float = WAIT,
 ) -> Path:
     """An archive in ``folder``: the one that is there, else downloaded; checked against its SHA-256 either way.
 
@@ -208,11 +184,10 @@ def fetch(
 
 def remote_size(archive: Archive, base_url: str | None = None) -> int | None:
     """Bytes of an archive as the server tells; else as known, which may be None. Asks once, and fails silently."""
-    request = urllib.request.Request(address(archive, base_url), headers={"User-Agent": "potr"}, method="HEAD")
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with open_url(address(archive, base_url), method="HEAD", timeout=20) as response:
             return int(response.headers["Content-Length"])
-    except (OSError, http.client.HTTPException, ValueError, TypeError):
+    except (PotrError, Stopped, ValueError, TypeError):
         return archive.size
 
 
@@ -247,14 +222,6 @@ def _recorded(record: Path) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     return first[0] if first and len(first[0]) == 64 else None
-
-
-def _read(response: Any) -> bytes:
-    try:
-        chunk: bytes = response.read(_CHUNK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _Stopped(f"the connection broke ({type(error).__name__})") from None
-    return chunk
 
 
 def _name_too(path: Path, name: Path) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from potr.io.download import fetch, in_words, need_space, remote_size
+from potr.io.download import address, fetch, in_words, need_space, remote_size
 from potr.io.released import MODEL_FILE, Roots, locate, origin
 from potr.io.suites import MODELS, Archive, SuiteScene
 from potr.io.unpack import unpack
+from potr.io.web import RemoteFile
 from potr.progress import Progress, silent
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,10 @@ class Task:
     inside: str
     below: str
     wanted: tuple[str, ...]
+
+    @property
+    def target(self) -> Path:
+        return self.root / self.below
 
     @property
     def path(self) -> Path:
@@ -77,6 +82,7 @@ def obtain(
     *,
     base_url: str | None = None,
     remove_archives: bool = False,
+    partial: bool = False,
     progress: Progress = silent,
 ) -> list[str]:
     """Download the archives of all tasks, after a look at the disk, and unpack what is wanted.
@@ -84,6 +90,8 @@ def obtain(
     Args:
         tasks: from ``plan``.
         base_url: fetch every archive from here, by its file name.
+        partial: leave the archives where they are and read only what is wanted out of them, by Range requests. Each
+            file's CRC is checked, the archive's SHA-256 is not; a killed process starts a scene's part again.
         remove_archives: delete an archive that was unpacked instead of keeping it for other scenes.
         progress: told of downloads and unpacking, in MB.
 
@@ -97,13 +105,14 @@ def obtain(
     by_path: dict[Path, list[Task]] = {}
     for task in tasks:
         by_path.setdefault(task.path, []).append(task)
+    if partial:
+        return [line for task in tasks for line in _read_out(task, base_url, progress)]
     _check_space([group[0] for group in by_path.values()], base_url)
     for path, group in by_path.items():
         fetch(group[0].archive, path.parent, base_url=base_url, progress=progress)
         for task in group:
-            target = task.root / task.below
-            kept = unpack(path, task.inside, target, task.wanted, progress=progress)
-            done.append(f"{task.scene}: unpacked from {path.name} as {target}")
+            kept = unpack(path, task.inside, task.target, task.wanted, progress=progress)
+            done.append(f"{task.scene}: unpacked from {path.name} as {task.target}")
             done += [f"  {file} was there already and is kept" for file in kept]
         if remove_archives:
             path.unlink()
@@ -112,6 +121,14 @@ def obtain(
             size = in_words(path.stat().st_size)
             done.append(f"{path} ({size}) is kept for other scenes; --remove-archives deletes it")
     return done
+
+
+def _read_out(task: Task, base_url: str | None, progress: Progress) -> list[str]:
+    with RemoteFile(address(task.archive, base_url)) as remote:
+        kept = unpack(remote, task.inside, task.target, task.wanted, progress=progress)
+        size = f"{in_words(remote.received)} of {in_words(remote.size)}"
+    done = f"{task.scene}: read {size} of {task.archive.file}, unpacked as {task.target}"
+    return [done, *(f"  {file} was there already and is kept" for file in kept)]
 
 
 def _check_space(tasks: Sequence[Task], base_url: str | None) -> None:

@@ -116,6 +116,7 @@ def missing_message(scene: SuiteScene, roots: Roots, place: Place) -> str:
         lines += _missing_model(scene, roots.models)
     if place.folder is None or scene.has_released_model:
         lines.append(f"fetch what is missing: {fetch_command(scene.name, roots)}")
+        lines.append("  (with --partial only this scene's files out of the archives, a fraction of their size)")
     lines.append(
         f"or say where it is: environment {DATA_VARIABLE}=DIR and {MODELS_VARIABLE}=DIR (or paths.data=DIR "
         "paths.models=DIR), or for this scene alone dataset.path=DIR dataset.model=FILE_OR_DIR"

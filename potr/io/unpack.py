@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import stat
@@ -13,15 +14,14 @@ from pathlib import Path, PurePosixPath
 
 from potr.errors import PotrError
 from potr.io.download import MEGA, need_space
+from potr.io.web import CHUNK, RemoteFile
 from potr.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 1 << 20
-
 
 def unpack(
-    archive: Path, inside: str, target: Path, wanted: Sequence[str] = ("",), *, progress: Progress = silent
+    archive: Path | RemoteFile, inside: str, target: Path, wanted: Sequence[str] = ("",), *, progress: Progress = silent
 ) -> list[Path]:
     """Unpack the folder ``inside`` of an archive as ``target``.
 
@@ -29,7 +29,7 @@ def unpack(
     already has is kept. An interruption leaves ``target`` as it was.
 
     Args:
-        archive: a .zip.
+        archive: a .zip, here or on a server; of one there only the directory and the members wanted are read.
         inside: a folder in it, for example "tandt/truck".
         target: the folder to make or to complete.
         wanted: paths in ``inside``, files or folders ending in "/"; "" is everything.
@@ -41,9 +41,12 @@ def unpack(
         PotrError: not a .zip, damaged, without what is wanted, with paths that lead outside, or too large for the disk.
     """
     staging = target.with_name(f".{target.name}.unpacking")
+    remote = isinstance(archive, RemoteFile)
+    name = archive.url if isinstance(archive, RemoteFile) else str(archive)
+    source = io.BufferedReader(archive, CHUNK) if isinstance(archive, RemoteFile) else archive
     try:
-        with zipfile.ZipFile(archive) as zipped:
-            members = _members(zipped, archive, inside, wanted)
+        with zipfile.ZipFile(source) as zipped:
+            members = _members(zipped, name, inside, wanted)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(staging, ignore_errors=True)  # of a killed process
             need_space(target.parent, sum(info.file_size for info, _ in members), f"unpacking {inside}")
@@ -53,15 +56,16 @@ def unpack(
         _move_in(staging, target, kept.append)
         return kept
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise PotrError(f"{archive}: not a usable .zip ({error}); delete it to download it again") from error
+        advice = "" if remote else "; delete it to download it again"
+        raise PotrError(f"{name}: not a usable .zip ({error}){advice}") from error
     except OSError as error:
-        raise PotrError(f"{target}: cannot unpack {archive.name}: {error.strerror or error}") from error
+        raise PotrError(f"{target}: cannot unpack {name}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _members(
-    zipped: zipfile.ZipFile, archive: Path, inside: str, wanted: Sequence[str]
+    zipped: zipfile.ZipFile, archive: str, inside: str, wanted: Sequence[str]
 ) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
     """The files to unpack, each with its path below the target."""
     found = []
@@ -99,7 +103,7 @@ def _extract(
         file = folder / relative
         file.parent.mkdir(parents=True, exist_ok=True)
         with zipped.open(info) as source, open(file, "xb") as copy:  # zipfile checks each file's CRC at its end
-            while chunk := source.read(_CHUNK):
+            while chunk := source.read(CHUNK):
                 copy.write(chunk)
                 done += len(chunk)
                 progress(stage, min(done // MEGA, total - 1), total)

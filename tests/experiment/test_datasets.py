@@ -2,6 +2,7 @@
 """``python -m potr.datasets`` as a user types it, against archives on a local server."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,18 @@ def test_one_part_elsewhere_and_no_archive_left(server: FileServer, capsys: pyte
     assert "images_8/DSC07956.JPG" in files(Path("photos/garden"))
     assert not files(Path("photos/archives"))
     assert {name for _, name, _ in server.requests} == {"models.zip", "360_v2.zip"}
+
+
+def test_only_the_scene_s_own_files_are_read_out_of_the_archives(
+    server: FileServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert datasets.main(["download", "garden", "--partial", "--base-url", server.url]) == 0
+    out, _ = capsys.readouterr()
+    assert re.search(r"garden: read [\d.]+ MB of [\d.]+ MB of 360_v2.zip, unpacked as data/garden\n", out)
+    assert not Path("data/archives").exists()
+    assert files(Path("data/garden")) | files(Path("models/garden")) > {"sparse/0/images.bin", "cameras.json"}
+    scene = opening.open_scene(composed("dataset=garden"))
+    assert scene.model.num_splats == SPLATS
 
 
 def test_all_released_models_are_asked_for_by_one_word(server: FileServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,8 +55,9 @@ def serving(files: dict[str, bytes]) -> Iterator[FileServer]:
                 return
             content = state.files[name]
             version = f'"{hashlib.sha256(content).hexdigest()}"'
-            start = 0
-            if asked and state.ranges and self.headers.get("If-Range") == version:
+            start, ranged = 0, False
+            if asked and state.ranges and self.headers.get("If-Range", version) == version:
+                ranged = True
                 start = int(asked.removeprefix("bytes=").removesuffix("-"))
                 if start >= len(content):
                     self.send_response(416)
@@ -64,8 +65,8 @@ def serving(files: dict[str, bytes]) -> Iterator[FileServer]:
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
-            self.send_response(206 if start else 200)
-            if start:
+            self.send_response(206 if ranged else 200)
+            if ranged:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.send_header("Content-Length", str(len(content) - start))
             if state.versions:

@@ -93,6 +93,7 @@ def test_the_message_says_what_is_missing_where_it_comes_from_and_what_fetches_i
         "model: expected point_cloud/iteration_30000/point_cloud.ply in models/garden (or ",
         "datasets/pretrained/models.zip (14.7 GB)",
         "fetch what is missing: python -m potr.datasets download garden\n",
+        "(with --partial only this scene's files out of the archives, a fraction of their size)",
         "POTR_DATA=DIR and POTR_MODELS=DIR (or paths.data=DIR paths.models=DIR)",
         "dataset.path=DIR dataset.model=FILE_OR_DIR",
     ):

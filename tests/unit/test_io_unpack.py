@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unpacking: only what is asked, never outside, never over what is there, whole or not at all."""
 
+import random
 import shutil
 import stat
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from potr.errors import PotrError
 from potr.io import download
 from potr.io.unpack import unpack
+from potr.io.web import RemoteFile
+from tests.helpers.file_server import FileServer, serving
 
 FILES = {
     "garden/images_4/a.JPG": b"a",
@@ -129,3 +133,71 @@ def test_the_disk_is_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(PotrError, match=r"unpacking garden needs 3\.0 MB, 102\.0 MB are free"):
         unpack(archive_of(tmp_path, FILES), "garden", tmp_path / "data" / "garden", WANTED)
     assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """The archive with five megabytes that nobody asks for in the middle of it."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    noise = random.Random(0)
+    large = {f"{name}/images/large.JPG": noise.randbytes(5_000_000) for name in ("garden", "bicycle")}
+    wanted = {f"garden/images_4/{index}.JPG": noise.randbytes(400_000) for index in range(6)}
+    path = archive_of(tmp_path, {**large, **wanted, "garden/sparse/0/images.bin": b"poses"}, zipfile.ZIP_STORED)
+    with serving({"scenes.zip": path.read_bytes()}) as state:
+        yield state
+
+
+def remote(server: FileServer) -> RemoteFile:
+    return RemoteFile(f"{server.url}/scenes.zip", retries=2, wait=0.0)
+
+
+def test_a_scene_is_read_out_of_an_archive_on_the_server(server: FileServer, tmp_path: Path) -> None:
+    with remote(server) as archive:
+        unpack(archive, "garden", tmp_path / "data" / "garden", WANTED)
+        assert archive.size > 12_000_000
+        assert 2_400_000 < archive.received < 5_000_000
+    with zipfile.ZipFile(tmp_path / "scenes.zip") as zipped:
+        for name, content in tree(tmp_path / "data").items():
+            assert content == zipped.read(name)
+    assert len(tree(tmp_path / "data")) == 7
+    assert len(server.gets) < 6  # the directory, and what lies together in one request
+
+
+def test_breaks_of_the_connection_are_taken_up_at_their_byte(server: FileServer, tmp_path: Path) -> None:
+    server.answers = [None, 500_000, 0, "503", 500_000]
+    with remote(server) as archive:
+        unpack(archive, "garden", tmp_path / "data" / "garden", WANTED)
+        assert archive.received < 5_000_000
+    assert len(tree(tmp_path / "data")) == 7
+    server.answers = [None, None, None, 100_000, 0, 0, 0]
+    with remote(server) as archive, pytest.raises(PotrError, match=r"scenes\.zip: the connection broke"):
+        unpack(archive, "garden", tmp_path / "again" / "garden", WANTED)
+    assert list((tmp_path / "again").iterdir()) == []
+
+
+def test_a_server_without_ranges_and_one_that_changes_the_file(server: FileServer, tmp_path: Path) -> None:
+    with remote(server) as archive:
+        server.files["scenes.zip"] += b"more"
+        with pytest.raises(PotrError, match="has changed on the server"):
+            unpack(archive, "garden", tmp_path / "data" / "garden", WANTED)
+    server.ranges = False
+    with pytest.raises(PotrError, match="can only be had whole from this server"):
+        remote(server)
+    server.files["scenes.zip"] = b"no zip"
+    server.ranges = True
+    with remote(server) as archive, pytest.raises(PotrError, match=r"not a usable \.zip \(File is not a zip file\)$"):
+        unpack(archive, "garden", tmp_path / "data" / "garden", WANTED)
+
+
+def test_a_remote_file_is_a_seekable_stream(server: FileServer) -> None:
+    content = server.files["scenes.zip"]
+    with remote(server) as archive:
+        assert archive.seek(-10, 2) == len(content) - 10
+        assert archive.read() == content[-10:]
+        assert archive.read(5) == b""
+        archive.seek(100)
+        archive.seek(20, 1)
+        assert archive.tell() == 120
+        assert archive.read(5) == content[120:125]
+        with pytest.raises(OSError, match="before the first byte"):
+            archive.seek(-1)
