@@ -11,7 +11,10 @@ from potr.errors import ConfigError
 from potr.peers.base import PeerCodec
 
 # Name to module and class.
-PEERS: dict[str, tuple[str, str]] = {}
+PEERS: dict[str, tuple[str, str]] = {
+    "c3dgs": ("potr.peers.c3dgs", "C3dgs"),
+    "mesongs": ("potr.peers.mesongs", "MesonGS"),
+}
 
 
 def peer_class(name: str) -> type[PeerCodec]:
