@@ -130,7 +130,7 @@ def _color_gradient(model: SplatModel, seen: Tensor, camera: Camera) -> Tensor:
 
 
 def _jacobian(means: Tensor, camera: Camera) -> Tensor:
-    """[M, 2, 3] pixels per world unit at each mean (EWA; no further out than the image and a margin, as Kerbl et al. 2023)."""
+    """[M, 2, 3] pixels per world unit at each mean (EWA), clamped where Kerbl et al. 2023 clamp it."""
     viewmat = camera.viewmat.to(means.device)
     x, y, z = (means @ viewmat[:3, :3].T + viewmat[:3, 3]).unbind(1)
     z = z.clamp_min(NEAR)

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from potr.codec.config import Criterion
-from potr.codec.quality import config_for
+from potr.codec.quality import PRESETS, config_for
 from potr.errors import ConfigError
 from potr.experiment import schema
 from potr.experiment.overrides import STAGES
@@ -43,7 +43,8 @@ def test_the_defaults_are_the_library_s_defaults() -> None:
 def test_every_option_composes(path: Path) -> None:
     group, option = path.parent.name, path.stem
     config = composed(f"{group}={option}", *needed(group, option))
-    assert config.codec_config() == config_for(0.5, config.codec.name, config.overrides())
+    ours = config.codec.name in PRESETS
+    assert config.codec_config() == (config_for(0.5, config.codec.name, config.overrides()) if ours else None)
 
 
 def test_every_group_and_option_changes_something_or_is_the_default() -> None:

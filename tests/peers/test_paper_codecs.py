@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """``codec=c3dgs`` and ``codec=mesongs``: round trips, what the options do, and bytes from strangers."""
 
+import importlib
+import re
 import struct
 import zlib
 from dataclasses import fields, replace
 
 import pytest
 import torch
+import yaml
 
 from potr.cameras import View
 from potr.errors import BitstreamError, ConfigError, ModelError, SceneError
 from potr.evaluate.metrics import psnr
+from potr.experiment.schema import conf_folder
 from potr.io.clean import check_model
-from potr.peers import c3dgs_model, mesongs_model, peer
+from potr.peers import c3dgs_model, mesongs_model, peer, peer_class
 from potr.peers.base import PeerEncoded
 from potr.rasterizer.select import select
 from potr.splats import SplatModel
@@ -106,9 +110,10 @@ def test_what_cannot_be_encoded_is_one_clear_error(name: str) -> None:
     model, views = ball()
     with pytest.raises(SceneError, match="found none"):
         encode(name, model, [])
+    far = random_model(0)
+    far = replace(far, means=far.means + 1e5)
     with pytest.raises(SceneError, match="none of the 2 views has any of the 40 splats in sight"):
-        far = random_model(0)
-        encode(name, replace(far, means=far.means + 1e5), random_views(0))
+        encode(name, far, random_views(0))
     with pytest.raises(ModelError):
         encode(name, replace(model, means=model.means * float("nan")), views)
     with pytest.raises(ConfigError, match="quality"):
@@ -126,6 +131,19 @@ def test_options_are_checked(name: str) -> None:
         peer(name, {"seed": None})
     assert peer(name).parameters(0.5)["codebook_size"] == 4096
     assert peer(name, {"codebook_size": 7}).parameters(1.0)["codebook_size"] == 7
+
+
+@EACH
+def test_conf_lists_every_option_with_its_default(name: str) -> None:
+    text = (conf_folder() / "codec" / f"{name}.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert config == {"name": name, "options": dict(peer_class(name).options)}
+    ranges = re.findall(r"\[(\S+), (\S+)\]\n  (\w+):", text)
+    table = importlib.import_module(f"potr.peers.{name}")._OPTIONS
+    numbers = {option: o for option, o in table.items() if o.type is not bool}
+    assert {option: (float(low), float(high)) for low, high, option in ranges} == {
+        option: (o.low, o.high) for option, o in numbers.items()
+    }
 
 
 def test_positions_beyond_half_precision() -> None:
