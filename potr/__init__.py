@@ -8,6 +8,8 @@ native module.
 from __future__ import annotations
 
 import importlib
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +41,11 @@ __all__ = [
     # errors
     "PotrError", "ModelError", "SceneError", "ConfigError", "BackendUnavailable", "BitstreamError",
 ]  # fmt: skip
+
+_is_run = getattr(sys, "argv", [""])[:1] == ["-m"] and "potr.run" in sys.orig_argv
+if _is_run and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # python -m potr.run: Ctrl-C while torch is still being imported ends quietly; main() takes over from there.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 _HOMES = {
     "potr.cameras": ("Camera", "View"),

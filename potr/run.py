@@ -5,61 +5,73 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from potr.experiment import console, report, schema, sweep
+from potr.errors import ConfigError, PotrError
+from potr.experiment import console, pipeline, report, schema, sweep
+from potr.experiment.job import Job, Outcome
 from potr.experiment.overrides import unknown
-from potr.experiment.result import RunResult
-from potr.experiment.sweep import Outcome
+from potr.experiment.result import read_result
+from potr.experiment.sweep_table import hole_table, sweep_table
+from potr.progress import Progress
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Run once or sweep. Exit codes: 0 done, 1 a bug, 2 something was refused, 130 interrupted."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # potr/__init__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     schema.register()
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing several lines
     name = sweep.name_of(sys.argv[1:])
     if name:
         os.environ.setdefault(sweep.NAME_VARIABLE, name)
-    sweep.single.clear()
-    sweep.swept.clear()
-    with console.screen():
+    sweep.composed.clear()
+    with console.screen() as progress:
         try:
-            hydra.main(version_base="1.3", config_path=str(schema.conf_folder()), config_name="run")(sweep.job)()
+            hydra.main(version_base="1.3", config_path=str(schema.conf_folder()), config_name="run")(sweep.compose)()
+            code, shown = _run(sweep.composed, progress)
         except HydraException as error:
             if traceback_wanted:
                 raise
             log.error("%s", explain(error))
             sys.exit(2)
+        except PotrError as error:
+            log.error("%s", error)
+            sys.exit(2)
         except KeyboardInterrupt:
             sys.exit(130)
-    sys.exit(max([*map(_tell_single, sweep.single), *map(_tell_sweep, sweep.swept), 0]))
+    if shown:
+        console.show(shown)
+    sys.exit(code)
 
 
-def _tell_single(done: RunResult | Outcome) -> int:
-    """Show a run's result; its exit code."""
-    if isinstance(done, Outcome):  # told already
-        return 2
-    console.show(report.summary(done))
-    return 0
+def _run(jobs: list[Job], progress: Progress) -> tuple[int, str]:
+    """Do what Hydra composed; the exit code and what to show."""
+    if not jobs:  # --cfg
+        return 0, ""
+    if jobs[0].sweeping:
+        return _told(sweep.run(sweep.planned(jobs)))
+    (job,) = jobs
+    if job.config is None:
+        raise ConfigError(str(job.refusal))
+    return 0, report.summary(pipeline.run(job.config, progress=progress))
 
 
-def _tell_sweep(entries: Path) -> int:
-    """Show a sweep's table and its holes; its exit code."""
-    done = sweep.outcomes(entries)
-    results = [result for _, result in done if result is not None]
-    holes = [outcome for outcome, _ in done if outcome.reason is not None]
-    if results:
-        console.show(report.table(results))
-    if holes:
-        console.show("\n" + report.holes([(hole.job, str(hole.reason)) for hole in holes]))
-    return 1 if any(hole.bug for hole in holes) else 2 if holes else 0
+def _told(done: list[tuple[Job, Outcome]]) -> tuple[int, str]:
+    """A sweep's exit code, its table and its holes."""
+    results = [read_result(Path(str(outcome.folder))) for _, outcome in done if outcome.reason is None]
+    holes = [(job.title, outcome.reason) for job, outcome in done if outcome.reason is not None]
+    shown = [*([sweep_table(results)] if results else []), *([hole_table(holes)] if holes else [])]
+    code = 1 if any(outcome.bug for _, outcome in done) else 2 if holes else 0
+    return code, "\n\n".join(shown)
 
 
 def explain(error: HydraException) -> str:

@@ -35,7 +35,7 @@ def describe_machine() -> Machine:
     return Machine(
         cpu=_cpu_name(),
         architecture=platform.machine(),
-        cores=_usable_cores(),
+        cores=usable_cores(),
         threads=torch.get_num_threads(),
         memory_bytes=_memory_bytes(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -83,7 +83,8 @@ def _cpu_name() -> str:
     return next(names, "") or platform.processor() or platform.machine() or "unknown"
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -24,31 +24,33 @@ _open: list[Progress] = []  # the screen of this process, if it has one
 
 
 @contextmanager
-def screen(verbosity: int = 0) -> Iterator[Progress]:
+def screen(verbosity: int = 0, prefix: str = "") -> Iterator[Progress]:
     """Log lines and progress on stderr while the block runs: bars on a terminal, else a line every ten seconds.
 
     Inside another screen it is that one.
 
     Args:
         verbosity: -1 warnings only and no progress, 0 what happens, 1 everything.
+        prefix: in front of every line, for one process of several that share a terminal; there are no bars then.
     """
     if _open:
         yield _open[-1]
         return
     console = Console(stderr=True)
     level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
-    if console.is_terminal:
+    barred = console.is_terminal and not prefix
+    if barred:
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%X")
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(logging.Formatter(f"%(asctime)s {prefix}%(message)s", "%H:%M:%S"))
     handler.setLevel(level)
     before = log.level, log.propagate
     log.setLevel(logging.DEBUG)  # the handlers choose; a run's log file takes everything
     log.propagate = False
     log.addHandler(handler)
     try:
-        with _bars(console) if console.is_terminal and verbosity >= 0 else nullcontext() as bars:
+        with _bars(console) if barred and verbosity >= 0 else nullcontext() as bars:
             _open.append(LogProgress() if bars is None else TerminalProgress(bars))
             yield _open[-1]
     finally:

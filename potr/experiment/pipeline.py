@@ -25,6 +25,7 @@ from potr.experiment.cameras import CAMERAS_FILE
 from potr.experiment.coder import Coder, coder
 from potr.experiment.console import log_file
 from potr.experiment.failure import FAILURE_FILE, Failure, write_failure
+from potr.experiment.lock import locked
 from potr.experiment.measure import Judge, judge
 from potr.experiment.opening import opened
 from potr.experiment.pictures import caption, megabytes, save_comparison, typical_view
@@ -55,18 +56,18 @@ class Identity:
     inputs_sha256: str
 
 
-def run(config: RunConfig, *, progress: Progress = silent) -> RunResult:
+def run(config: RunConfig, *, progress: Progress = silent, wait: bool = True) -> RunResult:
     """Compress a scene and find out what that did; everything lands in ``<outputs>/<dataset>/q<quality>...``.
 
     A finished run is read instead of done again, unless ``config.force``; an interrupted one goes on from the last
-    pass of its pruning.
+    pass of its pruning. One process at a time works on a run: ``wait`` for another, or else Busy is raised.
 
     Raises:
         PotrError: whatever the scene, the settings or the machine do not allow, or the folder holds the result of
             another configuration.
     """
     codec = coder(config)  # refuse what is out of range or not installed before minutes of work
-    with _torch_threads(config.threads):
+    with locked(run_folder(config), wait=wait), _torch_threads(config.threads):
         return _run(config, codec, progress)
 
 

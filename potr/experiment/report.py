@@ -69,11 +69,6 @@ def table(results: Sequence[RunResult]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def holes(missing: Sequence[tuple[str, str]]) -> str:
-    """The jobs without a result and why, Markdown."""
-    return "\n".join(["| no result | because |", "| --- | --- |", *(f"| {job} | {why} |" for job, why in missing)])
-
-
 @dataclass(frozen=True)
 class Collected:
     """What lies under a folder of runs: the finished ones, the failed ones, and one line for what is neither."""

@@ -21,6 +21,7 @@ from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeC
 from potr.codec.quality import PRESETS, config_for
 from potr.errors import ConfigError
 from potr.evaluate.weights import Network
+from potr.experiment.launcher import LauncherConfig
 from potr.experiment.overrides import STAGES, Overrides, field_types, unknown
 from potr.io.released import DEFAULT_DATA, DEFAULT_MODELS
 from potr.io.suites import SUITES, suite_scene
@@ -168,6 +169,7 @@ class RunConfig:
     tracker: TrackerConfig = field(default_factory=TrackerConfig, metadata={"named": False})
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     paths: PathsConfig = field(default_factory=PathsConfig, metadata={"named": False})
+    launcher: LauncherConfig = field(default_factory=LauncherConfig, metadata={"named": False})
     quality: float = _unnamed(0.5)
     seed: int = 0
     threads: int | None = _unnamed(None)

@@ -32,6 +32,9 @@ SOLE_IMPORTERS = {
     "wandb": {"potr/experiment/wandb_process.py"},
     "omegaconf": {"potr/experiment/schema.py"},
     "rich": {"potr/experiment/console.py"},
+    "joblib": {"potr/experiment/launch.py"},
+    "submitit": {"potr/experiment/launch.py"},
+    "ray": {"potr/experiment/launch.py"},
     "hydra": {"potr/experiment/schema.py", "potr/experiment/sweep.py", "potr/run.py"},
 }
 

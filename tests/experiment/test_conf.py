@@ -49,7 +49,7 @@ def test_every_option_composes(path: Path) -> None:
 
 def test_every_group_and_option_changes_something_or_is_the_default() -> None:
     usual = schema.to_yaml(composed())
-    defaults = {"demo", "default", "from_quality", "auto", "none", "standard", "rate_distortion"}
+    defaults = {"demo", "default", "from_quality", "auto", "none", "standard", "local", "rate_distortion"}
     for path in FILES:
         group, option = path.parent.name, path.stem
         if group in GROUPS and (option not in defaults or (group, option) in {("prune", "none"), ("compact", "none")}):

@@ -76,12 +76,17 @@ def test_a_sweep_runs_every_quality_and_ends_with_a_table(
     scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), "quality=0.2,0.9") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" | ")[1].split(",")[0] for line in lines[2:]] == ["q0.2", "q0.9"]
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0].startswith("| dataset | quality | splats | bytes | ratio |")
+    assert [line.split(" | ")[1].strip() for line in lines[2:]] == ["0.2", "0.9"]
+    assert all(len(line) <= 100 for line in lines)
+    assert "run 1 of 2: ball/q0.2" in err
+    assert "2 of 2: ball/q0.9" in err
     results = [read_result(path.parent) for path in sorted(tmp_path.glob("ball/*/result.json"))]
     assert [result.quality for result in results] == [0.2, 0.9]
     assert results[0].bytes < results[1].bytes
-    assert {path.name for path in tmp_path.iterdir()} == {".cache", ".hydra", ".sweeps", "ball"}
+    assert {path.name for path in tmp_path.iterdir()} == {".cache", ".hydra", ".locks", "ball"}
 
 
 def test_an_experiment_sweeps_without_m(
@@ -98,8 +103,8 @@ def test_one_refused_job_does_not_stop_a_sweep(
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert len(lines) == 2 + 2 + 1 + 2 + 1
-    assert lines[-1].endswith("| quality: expected a number in (0, 1], got 7.0 |")
-    assert "quality: expected a number in (0, 1], got 7.0" in err
+    assert lines[-1] == "| quality=7 | quality: expected a number in (0, 1], got 7.0 |"
+    assert err.index("run 2 of 3: quality=7: quality: expected a number in (0, 1], got 7.0") < err.index("run 1 of 3")
 
 
 def test_a_bug_in_one_job_is_a_hole_with_its_reason_until_it_runs_again(
