@@ -48,8 +48,9 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
         raise PotrError(f"{path}: cannot write: {error.strerror}") from None
     try:
         _lock(descriptor, folder, wait)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        holder = f"process {os.getpid()} on {socket.gethostname()}\n".encode()
+        os.pwrite(descriptor, holder, 0)
+        os.ftruncate(descriptor, len(holder))
         yield
     finally:
         os.close(descriptor)

@@ -12,19 +12,22 @@ from typing import Any
 
 import pytest
 
-from potr import run
 from potr.errors import BackendUnavailable, ConfigError
-from potr.experiment import launch, launcher, report
+from potr.evaluate.machine import usable_cores
+from potr.experiment import launch, launcher, pipeline, report
 from potr.experiment.launcher import LAUNCHERS, LauncherConfig
 from potr.experiment.result import RunResult
 from tests.experiment.test_run import _own_environment, on, started  # noqa: F401
 
-needs_joblib = pytest.mark.skipif(not launcher.installed("joblib"), reason="joblib is not installed: pip install joblib")
+needs_joblib = pytest.mark.skipif(
+    not launcher.installed("joblib"), reason="joblib is not installed: pip install joblib"
+)
 needs_submitit = pytest.mark.skipif(
     not launcher.installed("submitit"), reason="submitit is not installed: pip install submitit"
 )
 needs_ray = pytest.mark.skipif(not launcher.installed("ray"), reason="ray is not installed: pip install 'potr[ray]'")
-LONG = ("prune.early_passes=150", "prune.max_share=0.001")  # passes enough to be killed between
+ROOT = Path(__file__).parents[2]
+THREE = "quality=0.3,0.6,0.9"
 
 
 @pytest.mark.parametrize(
@@ -60,19 +63,23 @@ def test_a_launcher_without_a_sweep_is_refused(
     assert "launcher=joblib is for sweeps: add -m" in capsys.readouterr().err
 
 
-def program(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "potr.run", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
+def disturbed(what: Path | str, *arguments: str) -> subprocess.Popen[str]:
+    """The program; its runs of quality 0.6 die, or wait for a file, in the second pruning pass."""
+    command = [sys.executable, "-m", "tests.helpers.disturbed_run", str(what), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
-def wait_until(found: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
-    """What ``found`` returns once it is something, while the process runs."""
+def wait_for(found: Callable[[], Any]) -> Any:
+    """What ``found`` returns once it is something."""
     for _ in range(12_000):
         if value := found():
             return value
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-    raise AssertionError("nothing found")
+        time.sleep(0.01)
+    raise AssertionError("it never came")
+
+
+def checkpoints(outputs: Path) -> list[Path]:
+    return list(outputs.glob("ball/q0.6*/prune.checkpoint"))
 
 
 def figures(outputs: Path) -> list[tuple[Any, ...]]:
@@ -86,108 +93,117 @@ def figures(outputs: Path) -> list[tuple[Any, ...]]:
     return [of(result) for result in runs.results]
 
 
-def holder(outputs: Path, run_start: str) -> int | None:
-    """The process that works on a run and has finished a pruning pass of it."""
-    if not list(outputs.glob(f"ball/{run_start}*/prune.checkpoint")):
-        return None
-    (lock,) = outputs.glob(f".locks/ball/{run_start}*")
-    return int(lock.read_text().split()[1])
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
     outputs = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POTR_SWEEP", "")
         patch.setenv("HYDRA_FULL_ERROR", "0")
-        assert started(patch, "-m", *on(scene_folder, outputs), *LONG, "quality=0.3,0.6,0.9") == 0
+        assert started(patch, "-m", *on(scene_folder, outputs), THREE) == 0
     return figures(outputs)
 
 
 def test_a_killed_sweep_started_again_gives_the_same_table(
-    scene_folder: Path, tmp_path: Path, uninterrupted: list[tuple[Any, ...]]
+    scene_folder: Path,
+    tmp_path: Path,
+    uninterrupted: list[tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    sweep = ("-m", *on(scene_folder, tmp_path), *LONG, "quality=0.3,0.6,0.9")
-    process = program(*sweep, cwd=tmp_path)
-    assert wait_until(lambda: holder(tmp_path, "q0.6"), process) == process.pid
-    process.kill()
+    sweep = ("-m", *on(scene_folder, tmp_path), THREE)
+    process = disturbed("die", *sweep)
     process.communicate()
-    assert len(list(tmp_path.glob("ball/*/result.json"))) == 1
-    again = program(*sweep, cwd=tmp_path)
-    out, err = again.communicate()
-    assert again.returncode == 0, err
-    assert "q0.3" in err.split("finished earlier")[0]
+    assert process.returncode == -signal.SIGKILL
+    assert len(report.collect(tmp_path).results) == len(checkpoints(tmp_path)) == 1
+    assert started(monkeypatch, *sweep) == 0
+    out, err = capsys.readouterr()
+    assert err.count("finished earlier") == 1
     assert len(out.splitlines()) == 2 + 3
     assert figures(tmp_path) == uninterrupted
-    resumed = [result.resumed for result in report.collect(tmp_path).results]
-    assert resumed == [False, True, False]
+    assert [result.resumed for result in report.collect(tmp_path).results] == [False, True, False]
 
 
 @needs_joblib
 def test_a_killed_joblib_process_takes_no_other_run_along(
-    scene_folder: Path, tmp_path: Path, uninterrupted: list[tuple[Any, ...]]
+    scene_folder: Path, tmp_path: Path, uninterrupted: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = ("-m", *on(scene_folder, tmp_path), *LONG, "quality=0.3,0.6,0.9", "launcher=joblib")
-    process = program(*sweep, cwd=tmp_path)
-    first = wait_until(lambda: holder(tmp_path, "q0.6"), process)
-    assert first != process.pid
-    os.kill(first, signal.SIGKILL)
-
-    def second() -> int | None:
-        pid = holder(tmp_path, "q0.6")
-        return None if pid == first else pid
-
-    os.kill(wait_until(second, process), signal.SIGKILL)  # tried once more, alone; then it is a hole
+    sweep = ("-m", *on(scene_folder, tmp_path), THREE)
+    process = disturbed("die", *sweep, "launcher=joblib")
     out, err = process.communicate()
     assert process.returncode == 2, err
     assert len(out.splitlines()) == 2 + 2 + 1 + 2 + 1
     assert "its process died (killed, perhaps for want of memory); the same command tries again" in out
-    assert "[3/3] " in err
+    assert "a process died; the " in err
+    assert "[3/3] ball/q0.9" in err
     (failure,) = report.collect(tmp_path).failures
     assert failure.quality == 0.6
-    again = program(*sweep, cwd=tmp_path)
-    _, err = again.communicate()
-    assert again.returncode == 0, err
+    assert started(monkeypatch, *sweep) == 0
     assert figures(tmp_path) == uninterrupted
+    threads = {result.quality: result.machine["threads"] for result in report.collect(tmp_path).results}
+    assert threads[0.3] == threads[0.9] == max(1, usable_cores() // 2)
 
 
 @needs_joblib
 def test_ctrl_c_stops_the_processes_of_joblib(scene_folder: Path, tmp_path: Path) -> None:
-    process = program("-m", *on(scene_folder, tmp_path), *LONG, "quality=0.3,0.6", "launcher=joblib", cwd=tmp_path)
-    workers = [wait_until(lambda start=start: holder(tmp_path, start), process) for start in ("q0.3", "q0.6")]
+    process = disturbed(tmp_path / "never", "-m", *on(scene_folder, tmp_path), "quality=0.6", "launcher=joblib")
+    wait_for(lambda: checkpoints(tmp_path))
+    (lock,) = tmp_path.glob(".locks/ball/*")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
-    assert "interrupted after 0 of 2 runs; the same command goes on" in err
+    assert "interrupted after 0 of 1 runs; the same command goes on" in err
     assert "Traceback" not in err
-    for worker in workers:
-        wait_until_gone(worker)
+    worker = int(lock.read_text().split()[1])
+    assert worker != process.pid
+    wait_for(
+        lambda: not Path(f"/proc/{worker}").exists() or "\nState:\tZ" in Path(f"/proc/{worker}/status").read_text()
+    )
 
 
-def wait_until_gone(pid: int) -> None:
-    for _ in range(6000):
-        state = Path(f"/proc/{pid}/stat")
-        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"process {pid} still runs")
-
-
-@needs_submitit
-def test_submitit_runs_jobs_as_slurm_would(
+def test_two_sweeps_at_a_time_share_the_work(
     scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = ("-m", *on(scene_folder, tmp_path), "quality=0.3,0.9", "launcher=submitit_local", "launcher.jobs=2")
-    assert started(monkeypatch, *sweep) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 + 2
-    assert len(report.collect(tmp_path).results) == 2
-    logs = "".join(path.read_text() for path in tmp_path.glob(".submitit/*/*_log.err"))
-    assert "[1/2] ball/q0.3" in logs
-    assert "[2/2] ball/q0.9" in logs
+    (tmp_path / "ball").mkdir()
+    go_on = tmp_path / "ball" / "go on"
+    first = disturbed(go_on, "-m", *on(scene_folder, tmp_path), "quality=0.6,0.9")
+    wait_for(lambda: checkpoints(tmp_path))
+    at_work = pipeline.run
+
+    def freeing(config: Any, **options: Any) -> RunResult:
+        result = at_work(config, **options)
+        go_on.touch()  # the first sweep goes on once the second has done its other run
+        return result
+
+    monkeypatch.setattr(pipeline, "run", freeing)
+    assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), "quality=0.6,0.9") == 0
+    second_out, second_err = capsys.readouterr()
+    first_out, first_err = first.communicate()
+    assert first.returncode == 0, first_err
+    assert f"process {first.pid} on " in second_err
+    assert "works on it; it comes later" in second_err
+    assert second_err.count("finished earlier") == first_err.count("finished earlier") == 1
+    assert first_out.splitlines()[3].split()[:8] == second_out.splitlines()[3].split()[:8]
+    assert [result.quality for result in report.collect(tmp_path).results] == [0.6, 0.9]
+
+
+def test_ctrl_c_while_the_program_is_still_loading_is_quiet(tmp_path: Path) -> None:
+    code = "import signal; print('loading', flush=True); signal.pause()"
+    (tmp_path / "hydra.py").write_text(code)  # found before the package, so that potr.run loads for ever
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "potr.run", "--help"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert err == ""
 
 
 @needs_submitit
-def test_a_submitted_job_that_dies_is_a_hole(
+def test_submitit_runs_jobs_as_slurm_would_and_one_that_dies_is_a_hole(
     scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Dies(launch.Resumable):
@@ -201,30 +217,17 @@ def test_a_submitted_job_that_dies_is_a_hole(
     assert "| ball/q0.3" in out
     assert "its process died (" in out
     assert [result.quality for result in report.collect(tmp_path).results] == [0.9]
+    logs = "".join(path.read_text() for path in tmp_path.glob(".submitit/*/*_log.err"))
+    assert "[2/2] ball/q0.9" in logs
 
 
 @needs_ray
 def test_ray_runs_the_jobs(scene_folder: Path, tmp_path: Path) -> None:
     sweep = ("-m", *on(scene_folder, tmp_path), "quality=0.3,0.9", "launcher=ray", "launcher.cpus=1")
-    process = program(*sweep, cwd=tmp_path)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert len(out.splitlines()) == 2 + 2
-
-
-def test_two_sweeps_at_a_time_share_the_work(scene_folder: Path, tmp_path: Path) -> None:
-    sweep = ("-m", *on(scene_folder, tmp_path), *LONG, "quality=0.3,0.9")
-    first = program(*sweep, cwd=tmp_path)
-    wait_until(lambda: holder(tmp_path, "q0.3"), first)
-    second = program(*sweep, cwd=tmp_path)
-    told = [process.communicate() for process in (first, second)]
-    assert [process.returncode for process in (first, second)] == [0, 0], told
-    for out, _ in told:
-        assert len(out.splitlines()) == 2 + 2
-    assert [out.splitlines()[2].split(" | ")[:5] for out, _ in told][0] == [
-        out.splitlines()[2].split(" | ")[:5] for out, _ in told
-    ][1]
-    assert len(figures(tmp_path)) == 2
+    command = [sys.executable, "-m", "potr.run", *sweep]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2 + 2
 
 
 def test_a_launcher_s_name_is_listed_when_it_is_wrong(
@@ -232,4 +235,3 @@ def test_a_launcher_s_name_is_listed_when_it_is_wrong(
 ) -> None:
     assert started(monkeypatch, "-m", "launcher=slrum", f"outputs={tmp_path}") == 2
     assert "unknown launcher: 'slrum'; did you mean 'slurm'? allowed: joblib, local" in capsys.readouterr().err
-    assert run.main is not None
