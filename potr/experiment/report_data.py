@@ -180,7 +180,7 @@ def _priorities(drawn: Iterable[Curve]) -> list[int]:
 def _chosen(views: Sequence[_View], priorities: Sequence[int], picture_bytes: int) -> list[Path]:
     """The pictures that go in; a run's brings along those it is compared with."""
     wanted = sorted(
-        (view.rank + priorities[run], priorities[run], place, run)
+        (2 * view.rank + priorities[run], priorities[run], place, run)
         for place, view in enumerate(views)
         for run in view.shown
     )

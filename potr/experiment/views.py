@@ -30,7 +30,7 @@ from potr.rasterizer.base import Rasterizer
 from potr.splats import SplatModel
 
 FOLDER, SHARED, INDEX_FILE = "views", ".views", "views.json"
-QUALITY = 95  # of lossy WebP: a third of the bytes of lossless WebP, for 1.4 to 2.6 levels RMS (docs/evaluation.md)
+QUALITY = 95  # of lossy WebP: a third of the bytes of lossless WebP, for 1.4 to 2.6 levels RMS (docs/report.md)
 MAX_SIDE = 1600  # pixels; larger views are reduced by area
 
 Pixels = NDArray[np.uint8]

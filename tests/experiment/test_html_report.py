@@ -102,8 +102,7 @@ def test_pictures_are_left_out_by_importance(outputs: Path) -> None:
     shown = {(view["scene"], view["name"]): [one["run"] for one in view["shown"]] for view in some.data["views"]}
     assert {0, 2} <= set(shown[0, "a"])  # both codecs' lowest rate, in the typical view
     assert {5, 7} <= set(shown[1, "a"])
-    assert set(shown[0, "a"]) >= set(shown[0, "b"])
-    assert 4 not in shown[0, "b"]  # the highest rate, in another view
+    assert set(shown[0, "a"]) > set(shown.get((0, "b"), []))
     assert all(place < len(some.pictures) for view in some.data["views"] for place in (view["photo"], view["before"]))
 
 
