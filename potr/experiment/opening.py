@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from potr.experiment.cache import CACHE, with_cached_photos
 from potr.experiment.schema import RunConfig, parse_color
 from potr.io.demo import demo_folder
 from potr.io.folder import load_scene
-from potr.io.released import Roots, demand
+from potr.io.released import Roots, demand, differences
 from potr.io.suites import MAX_WIDTH, suite_scene
 from potr.progress import Progress, silent
 from potr.scene import Scene
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def open_scene(config: RunConfig, progress: Progress = silent) -> Scene:
         images=place.images,
         clean=dataset.clean,
     )
+    if dataset.kind == "suite" and (unlike := differences(suite_scene(str(dataset.scene)), scene)):
+        log.warning("%s: not as in the paper: %s", dataset.scene, "; ".join(unlike))
     return replace(
         scene,
         name=config.dataset_name(),

@@ -11,6 +11,7 @@ from potr.errors import SceneError
 from potr.io.blender import PAIR
 from potr.io.folder import find_model
 from potr.io.suites import ITERATION, MODELS, SUITE_FOLDERS, Archive, SuiteScene
+from potr.scene import Scene
 
 DATA_VARIABLE, MODELS_VARIABLE = "POTR_DATA", "POTR_MODELS"
 DEFAULT_DATA, DEFAULT_MODELS = "data", "models"
@@ -66,6 +67,19 @@ def demand(
     if place.folder is None or place.model is None:
         raise SceneError(missing_message(scene, roots, place))
     return place.folder, place.model
+
+
+def differences(known: SuiteScene, scene: Scene) -> list[str]:
+    """In what a scene that was read is not the paper's, so that its figures are not comparable with published ones."""
+    views = (*scene.train_views, *scene.test_views)
+    sizes = sorted({f"{view.camera.width} x {view.camera.height}" for view in views})
+    compared = (
+        ("photographs", f"{len(views)}", f"{known.photographs}"),
+        ("test views", f"{len(scene.test_views)}", f"{known.test_views}"),
+        ("size", ", ".join(sizes[:3]), f"{known.width} x {known.height}"),
+        ("splats", f"{scene.model.num_splats:,}", f"{known.splats:,}" if known.splats is not None else None),
+    )
+    return [f"{what} {found}, not {usual}" for what, found, usual in compared if usual is not None and found != usual]
 
 
 def scene_folders(scene: SuiteScene, data: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import pytest
 
 import potr
 
-HEAVY = ("torch", "numpy", "wandb", "hydra", "omegaconf", "rich", "plyfile", "zstandard", "PIL", "lpips")
+HEAVY = ("torch", "numpy", "wandb", "hydra", "omegaconf", "rich", "plyfile", "zstandard", "PIL", "lpips", "pooch")
 
 
 def modules_after(code: str) -> set[str]:

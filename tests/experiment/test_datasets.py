@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m potr.datasets`` as a user types it, against archives on a local server."""
 
+import dataclasses
+import hashlib
+import io
 import os
 import re
 import shutil
@@ -15,6 +18,8 @@ import pytest
 from potr import datasets
 from potr.experiment import opening
 from potr.io import obtain
+from potr.io.released import Roots, locate
+from potr.io.suites import SCENES
 from tests.experiment.test_conf import composed
 from tests.helpers.file_server import FileServer, serving
 from tests.helpers.released import PHOTOGRAPHS, SPLATS
@@ -115,6 +120,35 @@ def test_only_the_scene_s_own_files_are_read_out_of_the_archives(
     assert files(Path("data/garden")) | files(Path("models/garden")) > {"sparse/0/images.bin", "cameras.json"}
     scene = opening.open_scene(composed("dataset=garden"))
     assert scene.model.num_splats == SPLATS
+
+
+def test_nerf_synthetic_with_its_checksum(server: FileServer, tmp_path: Path) -> None:
+    """The layout of the Blender scenes, of an archive whose SHA-256 is known."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as zipped:
+        for name in (
+            "transforms_train.json",
+            "transforms_val.json",
+            "transforms_test.json",
+            "train/r_0.png",
+            "val/r_0.png",
+        ):
+            zipped.writestr(f"nerf_synthetic/lego/{name}", name)
+        zipped.writestr("nerf_synthetic/lego/test/r_0.png", "test")
+        zipped.writestr("__MACOSX/nerf_synthetic/._lego", "junk")
+    server.files["nerf_synthetic.zip"] = buffer.getvalue()
+    sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
+    archive = dataclasses.replace(SCENES["lego"].archive, url=f"{server.url}/nerf_synthetic.zip", sha256=sha256)
+    lego = dataclasses.replace(SCENES["lego"], archive=archive)
+    roots = Roots(tmp_path / "data", tmp_path / "models")
+    tasks, remarks = obtain.plan([lego], roots)
+    assert remarks == ["lego: models.zip has no model of it; train one with 3DGS"]
+    obtain.obtain(tasks)
+    place = locate(lego, roots)
+    assert place.folder == tmp_path / "data" / "nerf_synthetic" / "lego"
+    wanted = {"transforms_train.json", "transforms_test.json", "train/r_0.png", "test/r_0.png"}
+    assert files(place.folder) == wanted
+    assert files(tmp_path / "data" / "archives") == {"nerf_synthetic.zip"}  # a known checksum needs no record
 
 
 def test_all_released_models_are_asked_for_by_one_word(server: FileServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scenes of the paper by name: their configs, a run on the released layout, and the message where it is missing."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from potr.experiment import opening, schema
 from potr.experiment.result import read_result
 from potr.io.suites import SCENES
 from tests.experiment.test_conf import CONF, composed
+from tests.helpers.released import SCENES as SCENES_FOLDER
 
 
 def program(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -80,7 +82,9 @@ def test_a_run_without_the_data_ends_with_one_message(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs" / "garden").exists()
 
 
-def test_path_and_model_can_be_given_for_one_scene(released: Path, tmp_path: Path) -> None:
+def test_path_and_model_can_be_given_for_one_scene(
+    released: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = composed(
         "dataset=garden",
         f"dataset.path={released / 'data' / 'garden'}",
@@ -89,5 +93,10 @@ def test_path_and_model_can_be_given_for_one_scene(released: Path, tmp_path: Pat
         f"paths.models={tmp_path}",
         "dataset.max_views=2",
     )
-    scene = opening.open_scene(config)
+    with caplog.at_level(logging.WARNING):
+        scene = opening.open_scene(config)
+    message = (
+        "garden: not as in the paper: photographs 16, not 185; test views 2, not 24; size 200 x 133, not 1297 x 840"
+    )
+    assert (message if (SCENES_FOLDER / "bonsai").is_dir() else message.partition("; size")[0]) in caplog.text
     assert (scene.name, len(scene.train_views), len(scene.test_views)) == ("garden", 2, 2)

@@ -12,7 +12,7 @@ from potr.io.cameras_json import read_cameras_json
 from potr.io.folder import load_scene
 from potr.io.released import Place, Roots, demand, locate
 from potr.io.suites import MAX_WIDTH, SCENES
-from tests.helpers.released import FACTOR, PHOTOGRAPHS, SPLATS, make_released, source_scene
+from tests.helpers.released import FACTOR, PHOTOGRAPHS, SPLATS
 
 GARDEN, LEGO = SCENES["garden"], SCENES["lego"]
 
@@ -158,8 +158,8 @@ def test_without_the_model_s_cameras_and_with_the_model_beside_the_photographs(r
     assert len(scene.test_views) == PHOTOGRAPHS // 8
 
 
-def test_wider_photographs_are_shrunk_as_3dgs_does(tmp_path: Path) -> None:
-    data, models = make_released(tmp_path, source_scene(tmp_path))
+def test_wider_photographs_are_shrunk_as_3dgs_does(released: Path) -> None:
+    data, models = released / "data", released / "models"
     whole = load_scene(data / "garden", model=models / "garden", images="images_4")
     camera = whole.test_views[0].camera
     narrow = load_scene(data / "garden", model=models / "garden", images="images_4", max_width=camera.width - 50)
