@@ -55,12 +55,12 @@ def page(opened: Any) -> Any:
 
 
 class opened_page:  # noqa: N801 - a context manager
-    def __init__(self, browser: Any, report: Path, viewport: dict[str, int]) -> None:
-        self.browser, self.report, self.viewport = browser, report, viewport
+    def __init__(self, browser: Any, report: Path, viewport: dict[str, int], **options: Any) -> None:
+        self.browser, self.report, self.options = browser, report, {"viewport": viewport, **options}
         self.wrong: list[str] = []
 
     def __enter__(self) -> Any:
-        self.page = self.browser.new_page(viewport=self.viewport)
+        self.page = self.browser.new_page(**self.options)
         self.page.on("console", lambda message: self.wrong.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("request", self._requested)
@@ -180,7 +180,7 @@ def test_the_heat_map_shows_where_and_how_much(page: Any) -> None:
     assert not page.locator("#scale").is_visible()
     page.locator("#mode input[value=errors]").check(force=True)
     page.wait_for_selector(DRAWN)
-    ticks = page.locator("#ticks").inner_text().split("\n")
+    ticks = page.locator("#ticks span").all_inner_texts()
     assert ticks[0] == "0"
     assert ticks[-1] == "24 or more"  # the square is 20 levels off
     assert "levels of 255" in page.locator("#scale").inner_text()
@@ -227,6 +227,19 @@ def test_the_table_sorts(page: Any) -> None:
     assert page.locator("#runs th[aria-sort=ascending]").inner_text().startswith("Size")
     page.locator("#runs-scene").select_option(label="stump")
     assert set(column(1)) == {"stump"}
+
+
+def test_a_finger_s_first_tap_tells_and_its_second_shows(browser: Any, report: Path) -> None:
+    with opened_page(browser, report, {"width": 360, "height": 740}, has_touch=True) as page:
+        spot = middle(page, "#plots .mark", 1)
+        chosen = page.locator("#right option:checked")
+        page.touchscreen.tap(*spot)
+        assert "quality 0.5" in page.locator("#plots .tip").first.inner_text()
+        assert "q0.1" in chosen.inner_text()
+        page.touchscreen.tap(*spot)
+        assert "q0.5" in chosen.inner_text()
+        page.touchscreen.tap(*middle(page, "#frame"))
+        assert page.locator("#pin").inner_text() == "Pinned"
 
 
 def test_a_phone_s_width_is_enough(browser: Any, report: Path) -> None:

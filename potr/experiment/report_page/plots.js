@@ -51,8 +51,8 @@ class Plot {
     this.box = el("div", {
       class: "plot", tabindex: 0, role: "group", "aria-roledescription": "plot",
       "aria-label": `${this.info.name}: rate and distortion. Arrow keys go through the runs; Enter shows a run's pictures.`,
-      onpointermove: (event) => this.point(event), onpointerdown: (event) => this.point(event), onpointerleave: () => this.leave(),
-      onclick: () => this.current !== null && this.onpick(this.current), onkeydown: (event) => this.key(event), onblur: () => this.show(null),
+      onpointermove: (event) => this.point(event), onpointerdown: (event) => this.press(event), onpointerleave: (event) => this.leave(event),
+      onclick: () => this.again && this.current !== null && this.onpick(this.current), onkeydown: (event) => this.key(event), onblur: () => this.show(null),
     });
     const suite = this.info.suite ? ` (${this.info.suite})` : "";
     const soft = `${plural(this.info.splats, "splat")}, ${megabytes(this.info.bytes)} uncompressed, ${plural(this.info.views, "test view")}`;
@@ -141,8 +141,15 @@ class Plot {
     this.show(nearest && far(nearest) <= NEAR ? nearest.run : null);
   }
 
-  leave() {
-    if (!this.box.matches(":focus-visible")) this.show(null);
+  // A finger's first tap tells a run, its second shows the pictures; a mouse has pointed at it already.
+  press(event) {
+    const before = this.current;
+    this.point(event);
+    this.again = event.pointerType !== "touch" || before === this.current;
+  }
+
+  leave(event) {
+    if (event.pointerType !== "touch" && !this.box.matches(":focus-visible")) this.show(null);
   }
 
   key(event) {

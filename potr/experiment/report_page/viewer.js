@@ -121,7 +121,7 @@ class Viewer {
 
   captions(left, right) {
     const text = (side) => (side.psnr === null ? side.name : `${side.name}, ${fixed(side.psnr, 2)} dB in this view`);
-    const words = { pictures: [text(left), text(right)], errors: [`Error: ${text(left)}`, `Error: ${text(right)}`], change: [text(left), `Difference from it: ${text(right)}`] }[this.mode];
+    const words = { pictures: [text(left), text(right)], errors: [`Error: ${text(left)}`, `Error: ${text(right)}`], change: [text(left), `Difference from that: ${text(right)}`] }[this.mode];
     $("left-caption").textContent = words[0];
     $("right-caption").textContent = words[1];
     const zooms = [...document.querySelectorAll(".zooms figcaption")];
@@ -136,7 +136,7 @@ class Viewer {
     $("scale").hidden = scale === null;
     if (scale === null) return;
     $("ramp").getContext("2d").putImageData(new ImageData(this.colors, 256, 1), 0, 0);
-    $("ticks").replaceChildren(...[0, 1, 2, 3, 4].map((k) => el("span", {}, `${(scale * k) / 4}${k === 4 ? " or more" : ""}`)));
+    $("ticks").replaceChildren(...[0, 1, 2, 3, 4].map((k) => el("span", { css: { "--k": k } }, `${(scale * k) / 4}${k === 4 ? " or more" : ""}`)));
     const rms = Math.max(0, ...sides.map((side) => side.one?.rms ?? 0));
     $("scale-note").textContent = rms ? `Made from the stored pictures, which are themselves off by up to ${fixed(rms, 1)} levels RMS.` : "Made from the stored pictures.";
   }
