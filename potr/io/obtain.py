@@ -137,7 +137,8 @@ def _check_space(tasks: Sequence[Task], base_url: str | None) -> None:
     for task in tasks:
         if task.path.exists():
             continue
-        log.info("%s: from %s", task.archive.file, origin(task.archive))
+        where = origin(task.archive) if base_url is None else address(task.archive, base_url)
+        log.info("%s: from %s", task.archive.file, where)
         part = task.path.with_name(f"{task.path.name}.part")
         size = (remote_size(task.archive, base_url) or 0) - (part.stat().st_size if part.exists() else 0)
         needed[task.root] = needed.get(task.root, 0) + max(0, size)
