@@ -4,16 +4,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from potr.experiment.curves import Curve, curve_label
+from potr.experiment.failure import Failure
 from potr.experiment.report import ac_zero_share
 from potr.experiment.result import CONFIG_FILE, RESULT_FILE, Measured, RunResult
 
 # What a W&B chart puts on its x axis.
 STEPS = {"prune/*": "prune/pass"}
 METRICS = ("psnr", "ssim", "lpips", "lpips_3dgs", "fps", "slowest_fps")
+CHARTS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "fps": "FPS"}  # of the rate-distortion curves
+_POINT_FIGURES = (
+    *("bytes", "ratio", "bits_per_splat", "splats/before", "splats/after", "splats/kept_share", "ac_zero_share"),
+    *(f"{side}/{metric}" for metric in ("psnr", "ssim", "lpips", "fps") for side in ("before", "after")),
+    *("encode_seconds/total", "decode_seconds", "peak_memory_bytes"),
+)
 _PER_VIEW = ("psnr", "ssim", "lpips", "lpips_3dgs")
 _PASS_NAMES = {"left": "splats"}  # a pass's figures under other names than the encoder's
 
@@ -32,6 +40,22 @@ def run_content(result: RunResult, pictures: dict[str, Path], *, artifact: bool)
     if artifact:
         content |= {"artifact": _artifact(result), "files": _files(result)}
     return content
+
+
+def curves_content(found: Sequence[Curve], holes: Sequence[Failure]) -> dict[str, Any]:
+    """The curves of one scene and sweep: a table of its runs, and a chart for every metric that was measured."""
+    points = [(curve, point) for curve in found for point in curve.points]
+    rows = [_point_row(curve.label, point) for curve, point in points]
+    names = ["curve", "run", "quality", *_POINT_FIGURES, "no result because"]
+    empty = [None] * len(_POINT_FIGURES)
+    rows += [[curve_label(hole.codec, {}), hole.folder.name, hole.quality, *empty, hole.reason] for hole in holes]
+    return {
+        "exit_code": 0,
+        "config": {"suite": found[0].suite, "curves": [curve.label for curve in found]},
+        "numbers": {"runs": len(points), "holes": len(holes)},
+        "tables": {"runs": {"columns": names, "data": rows}},
+        "charts": {f"rate_distortion/{metric}": chart for metric in CHARTS if (chart := _chart(found, metric))},
+    }
 
 
 def failed_content(reason: str, exit_code: int = 1) -> dict[str, Any]:
@@ -87,6 +111,30 @@ def view_table(result: RunResult) -> dict[str, Any]:
     return {
         "columns": ["view", *(f"{metric} {side}" for metric in metrics for side in ("before", "after"))],
         "data": rows,
+    }
+
+
+def _point_row(label: str, point: RunResult) -> list[Any]:
+    figures = numbers(point)
+    return [label, point.folder.name, point.quality, *(figures.get(name) for name in _POINT_FIGURES), None]
+
+
+def _chart(found: Sequence[Curve], metric: str) -> dict[str, Any] | None:
+    """Arguments of ``wandb.plot.line_series``; None where nothing was measured."""
+    series = {}
+    for curve in found:
+        measured = [(point.bytes / 1e6, getattr(point.after, metric)) for point in curve.points]
+        shown = [(size, value) for size, value in measured if value is not None]
+        if shown:
+            series[curve.label] = tuple(zip(*shown, strict=True))
+    if not series:
+        return None
+    return {
+        "xs": [list(sizes) for sizes, _ in series.values()],
+        "ys": [list(values) for _, values in series.values()],
+        "keys": list(series),
+        "title": f"{found[0].scene}: {CHARTS[metric]} over MB (10^6 bytes)",
+        "xname": "MB",
     }
 
 

@@ -10,28 +10,25 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
 from potr.errors import PotrError
-from potr.experiment import wandb_process
-from potr.experiment.result import RunResult
+from potr.experiment.curves import curves
+from potr.experiment.failure import FAILURE_FILE, Failure, read_failure
+from potr.experiment.result import RESULT_FILE, RunResult, read_result
 from potr.experiment.schema import RunConfig, TrackerConfig, with_codec_resolved
-from potr.experiment.tracked import STEPS, failed_content, run_content
+from potr.experiment.tracked import curves_content, failed_content, run_content
+from potr.experiment.wandb_run import WandbRun, warn
 from potr.files import write_atomic
 
-log = logging.getLogger(__name__)
-
 MARKER = Path("wandb", "tracked.json")  # in a run's folder: what of it W&B has
-_START_SECONDS = 30  # for importing wandb on a busy machine
+CURVES = ".curves"  # beside the runs of a scene: where the curves of its sweeps have their W&B runs
 _INTERRUPTED = 255  # the exit code by which W&B tells an interrupted run from a failed one
-_LONGEST_TAG, _LONGEST_GROUP = 64, 128
 
 
 class Tracker(Protocol):
@@ -41,99 +38,6 @@ class Tracker(Protocol):
 class NoTracker:
     def record(self, result: RunResult, pictures: dict[str, Path]) -> None:
         """Nothing: the files are enough."""
-
-
-class WandbRun:
-    """One W&B run, kept by a process of its own (``wandb_process``) from now until ``end``.
-
-    Args:
-        settings: of the tracker.
-        folder: where W&B's files go, under ``wandb``.
-        identity: what makes it this W&B run: the same identity in the same folder continues it.
-        told: of ``wandb.init``: name, group, job_type, tags, config.
-    """
-
-    def __init__(self, settings: TrackerConfig, folder: Path, identity: str, **told: Any) -> None:
-        self._settings, self._folder = settings, folder.resolve()
-        self.id = hashlib.sha256(f"{self._folder} {identity}".encode()).hexdigest()[:16]
-        self._process: subprocess.Popen[str] | None = None
-        try:
-            (self._folder / MARKER).parent.mkdir(parents=True, exist_ok=True)
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", wandb_process.__file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env=_environment(self._folder),
-                start_new_session=True,  # Ctrl-C is the run's business: it tells W&B how it ended
-            )
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(self._start(told), default=str) + "\n")
-            self._process.stdin.flush()
-        except (OSError, ValueError) as error:
-            warn(error, self._folder)
-
-    def end(self, content: dict[str, Any]) -> bool:
-        """Record this and close the W&B run; whether W&B has everything."""
-        process, self._process = self._process, None
-        if process is None:
-            return False
-        try:
-            line = json.dumps(content, default=str) + "\n"
-            said, _ = process.communicate(line, timeout=_START_SECONDS + 2 * self._settings.timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            warn(f"not done after {_START_SECONDS + 2 * self._settings.timeout:g} s (tracker.timeout)", self._folder)
-            return False
-        except (OSError, ValueError) as error:
-            process.kill()
-            warn(error, self._folder)
-            return False
-        return self._tell(said, process.returncode)
-
-    def _start(self, told: dict[str, Any]) -> dict[str, Any]:
-        settings, environment = self._settings, os.environ
-        tags = [*told.pop("tags"), *settings.tags, *filter(None, environment.get("WANDB_TAGS", "").split(","))]
-        init = {
-            "id": self.id,
-            "resume": "allow",
-            "project": settings.project or environment.get("WANDB_PROJECT") or "potr",
-            "entity": settings.entity,
-            "dir": environment.get("WANDB_DIR") or str(self._folder),
-            "tags": list(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags)),
-            **told,
-        }
-        if "WANDB_RUN_GROUP" in environment:
-            del init["group"]
-        options = {
-            "silent": True,
-            "console": "off",
-            "program": sys.argv[0],
-            "x_stats_pid": os.getpid(),  # of this process, not of W&B's
-            "init_timeout": settings.timeout,
-            "finish_timeout": settings.timeout,
-            "finish_timeout_raises": True,
-        }
-        mode = None if settings.mode == "auto" else settings.mode  # None: WANDB_MODE, or online
-        return {"init": init, "mode": mode, "settings": options, "steps": STEPS}
-
-    def _tell(self, said: str, exit_code: int) -> bool:
-        """One line about how it went."""
-        replies = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-        told: dict[str, Any] = {key: value for reply in replies for key, value in reply.items()}
-        if not told.get("done"):
-            where = f"; wandb sync {told['folder']} sends what it has" if "folder" in told else ""
-            warn(told.get("error", f"its process ended with {exit_code}") + where, self._folder)
-            return False
-        if told["mode"] == "online":
-            log.info("W&B: %s", told["url"])
-        elif told["mode"] == "offline":
-            level = logging.WARNING if self._settings.mode == "online" else logging.INFO
-            because = f" ({told['because']})" if told["because"] else ""
-            log.log(level, "W&B is offline%s; to send this run: wandb sync %s", because, told["folder"])
-        return True
 
 
 @contextmanager
@@ -166,10 +70,61 @@ def tracker(config: RunConfig, folder: Path, hashes: tuple[str, str]) -> Iterato
 
 def track_finished(config: RunConfig, result: RunResult, pictures: dict[str, Path]) -> None:
     """Record a run that finished earlier, unless W&B has this very result."""
-    if config.tracker.name == "none" or _marked(result.folder) == _mark(config.tracker, result):
+    if config.tracker.name == "none" or _marked(result.folder) == _mark(config.tracker, result.bitstream_sha256):
         return
     with tracker(config, result.folder, (result.config_sha256, result.inputs_sha256)) as track:
         track.record(result, pictures)
+
+
+def track_sweep(config: RunConfig, folders: Iterable[Path]) -> None:
+    """Record the rate-distortion curves of a sweep that ended: one more W&B run for every scene that has results.
+
+    Args:
+        config: of any run of the sweep.
+        folders: of its runs, as far as they have one.
+    """
+    if config.tracker.name == "none":
+        return
+    try:
+        results, failures = _ends(folders)
+        sweep = config.sweep or "sweep"
+        for scene, of_scene in groupby(curves(results), key=lambda curve: curve.scene):
+            found = tuple(of_scene)
+            dataset = found[0].points[0].dataset
+            holes = [failure for failure in failures if failure.dataset == dataset]
+            folder = Path(config.outputs) / dataset / CURVES / re.sub(r"[^\w=.,@+-]+", "_", f"{sweep},{scene}")
+            _track_curves(config.tracker, folder, scene, sweep, curves_content(found, holes))
+    except Exception as error:
+        warn(error, Path(config.outputs))
+
+
+def _track_curves(settings: TrackerConfig, folder: Path, scene: str, sweep: str, content: dict[str, Any]) -> None:
+    text = json.dumps(content, default=str)
+    what = _mark(settings, hashlib.sha256(text.encode()).hexdigest())
+    if _marked(folder) == what:
+        return
+    run = WandbRun(
+        settings,
+        folder,
+        "",
+        name=f"{scene}/rate-distortion",
+        group=group(scene, sweep),
+        job_type="rate-distortion",
+        tags=[scene],
+        config={"scene": scene, "sweep": sweep},
+    )
+    if run.end(content):
+        mark(folder, what)
+
+
+def _ends(folders: Iterable[Path]) -> tuple[list[RunResult], list[Failure]]:
+    results, failures = [], []
+    for folder in folders:
+        if (folder / RESULT_FILE).exists():
+            results.append(read_result(folder))
+        elif (folder / FAILURE_FILE).exists():
+            failures.append(read_failure(folder))
+    return results, failures
 
 
 class _RunTracker:
@@ -192,7 +147,7 @@ class _RunTracker:
         try:
             shown = pictures if self.settings.images else {}
             if self.wandb.end(run_content(result, shown, artifact=self.settings.artifact)):
-                mark(result.folder, _mark(self.settings, result))
+                mark(result.folder, _mark(self.settings, result.bitstream_sha256))
         except Exception as error:
             warn(error, result.folder)
             self.wandb.end(failed_content(f"not recorded: {error}"))
@@ -200,12 +155,7 @@ class _RunTracker:
 
 def group(scene: str, sweep: str | None) -> str:
     """Under which W&B shows the runs of a scene and a sweep together."""
-    return (f"{scene}/{sweep}" if sweep else scene)[:_LONGEST_GROUP]
-
-
-def warn(what: object, folder: Path) -> None:
-    """Say what went wrong with a tracker, and that nothing else did."""
-    log.warning("W&B: %s; the results in %s are not touched by this", " ".join(str(what).split()), folder)
+    return f"{scene}/{sweep}" if sweep else scene
 
 
 def mark(folder: Path, what: dict[str, Any]) -> None:
@@ -214,8 +164,8 @@ def mark(folder: Path, what: dict[str, Any]) -> None:
         write_atomic(folder / MARKER, (json.dumps(what, indent=2) + "\n").encode(), overwrite=True)
 
 
-def _mark(settings: TrackerConfig, result: RunResult) -> dict[str, Any]:
-    return {"entity": settings.entity, "project": settings.project, "bitstream_sha256": result.bitstream_sha256}
+def _mark(settings: TrackerConfig, sha256: str) -> dict[str, Any]:
+    return {"entity": settings.entity, "project": settings.project, "sha256": sha256}
 
 
 def _marked(folder: Path) -> Any:
@@ -223,9 +173,3 @@ def _marked(folder: Path) -> Any:
         return json.loads((folder / MARKER).read_text())
     except (OSError, ValueError):
         return None
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """W&B's own files stay in the run's folder too, unless the user has said where they go."""
-    usual = {"WANDB_DATA_DIR": folder / "wandb" / "data", "WANDB_CACHE_DIR": folder / "wandb" / "cache"}
-    return {**{name: str(path) for name, path in usual.items()}, **os.environ}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from potr import run
-from potr.experiment import coder, pipeline, report, tracking
+from potr.experiment import coder, pipeline, report, tracking, wandb_run
 from potr.experiment.result import RunResult, read_result
 from potr.experiment.schema import DatasetConfig, EvaluateConfig, PruneOverrides, RunConfig, TrackerConfig
 from tests.helpers.wandb_log import WandbLog, read_wandb_logs
@@ -77,7 +77,7 @@ def test_the_configuration_is_the_resolved_one(tracked: tuple[RunResult, WandbLo
     assert log.config["prune"]["early_passes"] == 2
     assert log.config["machine"] == result.machine
     assert log.config["rasterizer"] == "cpu"
-    assert log.config["bitstream_sha256"] == result.bitstream_sha256
+    assert log.config["sha256"] == result.bitstream_sha256
     assert "after.lpips: evaluate.lpips is none" in log.config["missing"]
 
 
@@ -240,7 +240,7 @@ def test_nothing_that_goes_wrong_costs_a_result(
 def test_waiting_for_w_and_b_ends(
     place: str, finished: RunConfig, fake: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tracking, "_START_SECONDS", 0)
+    monkeypatch.setattr(wandb_run, "_START_SECONDS", 0)
     fake(**{place: "time.sleep(600)"})
     result = pipeline.run(replace(finished, tracker=TrackerConfig(name="wandb", timeout=1)))
     assert read_result(result.folder) == result
@@ -270,7 +270,7 @@ def test_a_finished_run_is_recorded_once(finished: RunConfig, fake: Any, caplog:
     with caplog.at_level(logging.INFO):
         result = pipeline.run(finished)
     assert "W&B is offline; to send this run: wandb sync /sync/here" in caplog.text
-    assert json.loads((result.folder / tracking.MARKER).read_text())["bitstream_sha256"] == result.bitstream_sha256
+    assert json.loads((result.folder / tracking.MARKER).read_text())["sha256"] == result.bitstream_sha256
     pipeline.run(finished)
     assert len(said.read_text().splitlines()) == 1
     pipeline.run(replace(finished, tracker=TrackerConfig(name="wandb", project="elsewhere")))
@@ -293,7 +293,7 @@ def test_how_a_run_ended_is_told(
             patch.setattr(coder, "encode", fails)
             with pytest.raises(type(error)):
                 pipeline.run(config)
-    died = tracking.WandbRun(config.tracker, tmp_path / "died", "", tags=[], group="")
+    died = wandb_run.WandbRun(config.tracker, tmp_path / "died", "", tags=[], group="")
     assert died._process is not None
     died._process.communicate()  # closes its input without a word, as a killed run does
     pipeline.run(config)
@@ -309,7 +309,7 @@ def test_a_run_keeps_its_identity(tmp_path: Path, fake: Any) -> None:
     fake()
 
     def identity(folder: str, hashes: str) -> str:
-        made = tracking.WandbRun(TrackerConfig(name="wandb"), tmp_path / folder, hashes, tags=[], group="")
+        made = wandb_run.WandbRun(TrackerConfig(name="wandb"), tmp_path / folder, hashes, tags=[], group="")
         made.end({"exit_code": 0})
         return made.id
 
