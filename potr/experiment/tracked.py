@@ -53,7 +53,7 @@ def curves_content(found: Sequence[Curve], holes: Sequence[Failure]) -> dict[str
         "exit_code": 0,
         "config": {"suite": found[0].suite, "curves": [curve.label for curve in found]},
         "numbers": {"runs": len(points), "holes": len(holes)},
-        "tables": {"runs": {"columns": names, "data": rows}},
+        "tables": {"points": {"columns": names, "data": rows}},
         "charts": {f"rate_distortion/{metric}": chart for metric in CHARTS if (chart := _chart(found, metric))},
     }
 

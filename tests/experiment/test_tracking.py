@@ -77,7 +77,7 @@ def test_the_configuration_is_the_resolved_one(tracked: tuple[RunResult, WandbLo
     assert log.config["prune"]["early_passes"] == 2
     assert log.config["machine"] == result.machine
     assert log.config["rasterizer"] == "cpu"
-    assert log.config["sha256"] == result.bitstream_sha256
+    assert log.config["bitstream_sha256"] == result.bitstream_sha256
     assert "after.lpips: evaluate.lpips is none" in log.config["missing"]
 
 
@@ -151,6 +151,54 @@ def test_the_report_is_not_confused_by_w_and_b_s_files(tracked: tuple[RunResult,
     assert found.problems == found.failures == ()
 
 
+def test_a_sweep_ends_with_its_rate_distortion_curves(outputs: Path) -> None:
+    results = [read_result(path.parent) for path in sorted(outputs.glob("ball/q*/result.json"))]
+    (folder,) = outputs.glob("ball/.curves/*")
+    (log,) = read_wandb_logs(folder)
+    assert (log.run.run_group, log.run.job_type) == ("ball/ends", "rate-distortion")
+    assert log.run.display_name == "ball/rate-distortion"
+    assert (log.summary["runs"], log.summary["holes"], log.exit_code) == (2, 0, 0)
+    assert log.config["curves"] == ["default (ours), prune.early_passes=2, prune.late_passes=1"]
+    (files,) = folder.glob("wandb/offline-run-*/files")
+    table = json.loads((files / log.summary["points/path"]).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [(row["quality"], row["bytes"], row["after/psnr"]) for row in rows] == [
+        (result.quality, result.bytes, result.after.psnr) for result in results
+    ]
+    for metric in ("psnr", "ssim", "fps"):
+        chart = log.config[f"_wandb/visualize/rate_distortion/{metric}"]
+        assert chart["panel_config"]["panelDefId"] == "wandb/lineseries/v0"
+        drawn = json.loads((files / log.summary[f"rate_distortion/{metric}_table/path"]).read_text())
+        assert drawn["data"] == [[r.bytes / 1e6, log.config["curves"][0], getattr(r.after, metric)] for r in results]
+    assert "_wandb/visualize/rate_distortion/lpips" not in log.config  # not measured
+
+
+def test_curves_are_recorded_again_only_when_they_changed_and_show_their_holes(
+    outputs: Path, tmp_path: Path, fake: Any, scene_folder: Path
+) -> None:
+    said = fake(LOG="print(json.dumps(row, default=str), file=open(os.environ['FAKE_SAID'] + '_rows', 'a'))")
+    shutil.copytree(outputs, tmp_path / "copy", ignore=shutil.ignore_patterns("wandb", ".curves"))
+    config = a_config(scene_folder, tmp_path / "copy", sweep="ends")
+    folders = sorted((tmp_path / "copy" / "ball").glob("q*"))
+    for _ in range(2):
+        tracking.track_sweep(config, folders)
+    assert len(said.read_text().splitlines()) == 1
+    failure = pipeline.record_failure(config, "no memory left")
+    tracking.track_sweep(config, [*folders, failure.folder, tmp_path / "never_ran"])
+    tracking.track_sweep(replace(config, tracker=TrackerConfig()), folders)
+    assert len(said.read_text().splitlines()) == 2
+    row = json.loads(Path(f"{said}_rows").read_text().splitlines()[-1])
+    assert (row["runs"], row["holes"]) == (2, 1)
+
+
+def test_curves_that_cannot_be_read_are_a_warning(
+    outputs: Path, scene_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "result.json").write_text("{")
+    tracking.track_sweep(a_config(scene_folder, tmp_path), [tmp_path])
+    assert "W&B: " in caplog.text
+
+
 def a_config(scene: Path, outputs: Path, **changes: Any) -> RunConfig:
     settings: dict[str, Any] = {
         "dataset": DatasetConfig(kind="folder", path=str(scene)),
@@ -174,7 +222,7 @@ import json, os, sys, time
 class Config(dict):
     def update(self, new, allow_val_change): super().update(new)
 class Run:
-    settings = type("S", (), {"mode": "offline", "sync_dir": "/sync/here"})
+    settings = type("S", (), {"mode": "offline", "sync_dir": os.environ.get("FAKE_SYNC", "/sync/here")})
     config, summary = Config(), {}
     def define_metric(self, *a, **k): pass
     def log(self, row): LOG
@@ -183,6 +231,7 @@ class Run:
         FINISH
         open(os.environ["FAKE_SAID"], "a").write(json.dumps([exit_code, self.summary]) + "\\n")
 Settings, Image, Table = dict, str, dict
+plot = type("P", (), {"line_series": dict})
 def teardown(): pass
 def init(**options):
     INIT
@@ -316,6 +365,25 @@ def test_a_run_keeps_its_identity(tmp_path: Path, fake: Any) -> None:
     first = identity("a", "settings inputs")
     assert identity("a", "settings inputs") == first
     assert len({first, identity("b", "settings inputs"), identity("a", "others inputs")}) == 3
+
+
+def test_of_what_was_never_sent_only_the_last_stays(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake()
+
+    def recorded() -> str:
+        made = wandb_run.WandbRun(TrackerConfig(name="wandb"), tmp_path, "", tags=[], group="")
+        made.end({"exit_code": 0})
+        return made.id
+
+    own = recorded()
+    folders = [tmp_path / "wandb" / name for name in (f"offline-run-{n}-{own}" for n in range(4))]
+    for folder in [*folders, tmp_path / "wandb" / "offline-run-1-another"]:
+        folder.mkdir()
+    (folders[1] / f"run-{own}.wandb.synced").touch()
+    monkeypatch.setenv("FAKE_SYNC", str(folders[3]))
+    recorded()
+    left = {path.name for path in (tmp_path / "wandb").iterdir()}
+    assert left == {folders[1].name, folders[3].name, "offline-run-1-another"}
 
 
 def test_without_its_server_w_and_b_goes_offline_and_a_failure_is_marked(
