@@ -12,6 +12,7 @@ from potr.experiment.curves import Curve, curve_label
 from potr.experiment.failure import Failure
 from potr.experiment.report import ac_zero_share
 from potr.experiment.result import CONFIG_FILE, RESULT_FILE, Measured, RunResult
+from potr.experiment.views import read_views
 
 # What a W&B chart puts on its x axis.
 STEPS = {"prune/*": "prune/pass"}
@@ -26,14 +27,18 @@ _PER_VIEW = ("psnr", "ssim", "lpips", "lpips_3dgs")
 _PASS_NAMES = {"left": "splats"}  # a pass's figures under other names than the encoder's
 
 
-def run_content(result: RunResult, pictures: dict[str, Path], *, artifact: bool) -> dict[str, Any]:
-    """A finished run, in the words of ``wandb_process``."""
+def run_content(result: RunResult, pictures: dict[str, Path], *, images: bool, artifact: bool) -> dict[str, Any]:
+    """A finished run, in the words of ``wandb_process``; with its pictures and its files if they are asked for.
+
+    Raises:
+        PotrError: the run's pictures of views are damaged.
+    """
     content: dict[str, Any] = {
         "exit_code": 0,
         "config": _found_out(result),
         "history": list(pass_rows(result)),
         "numbers": numbers(result),
-        "images": {name: str(path) for name, path in pictures.items()},
+        "images": _images(result, pictures) if images else {},
         "tables": {"views": view_table(result)} if result.after.views else {},
         "summary": {"failure": None},  # of an earlier attempt
     }
@@ -156,6 +161,15 @@ def _found_out(result: RunResult) -> dict[str, Any]:
         "bitstream_sha256": r.bitstream_sha256,
         "missing": [f"{path}: {why}" for path, why in sorted(r.reasons.items())],
     }
+
+
+def _images(result: RunResult, pictures: dict[str, Path]) -> dict[str, list[tuple[str, str]]]:
+    """Name to files with their captions, for ``views`` side by side."""
+    found = {name: [(str(path), name.replace("_", " "))] for name, path in pictures.items()}
+    for shown in read_views(result.folder):
+        sides = (("photograph", shown.photo), ("before", shown.before), ("after", shown.after))
+        found[f"view/{shown.view}"] = [(str(path), f"{shown.view}, {side}") for side, path in sides]
+    return found
 
 
 def _artifact(result: RunResult) -> dict[str, Any]:

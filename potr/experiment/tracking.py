@@ -145,8 +145,8 @@ class _RunTracker:
     def record(self, result: RunResult, pictures: dict[str, Path]) -> None:
         """Send everything; mark the folder once W&B has it."""
         try:
-            shown = pictures if self.settings.images else {}
-            if self.wandb.end(run_content(result, shown, artifact=self.settings.artifact)):
+            content = run_content(result, pictures, images=self.settings.images, artifact=self.settings.artifact)
+            if self.wandb.end(content):
                 mark(result.folder, _mark(self.settings, result.bitstream_sha256))
         except Exception as error:
             warn(error, result.folder)

@@ -74,7 +74,8 @@ def _record(run: Any, end: dict[str, Any]) -> None:
     for row in end.get("history", ()):
         run.log(row)
     shown: dict[str, Any] = dict(end.get("numbers", {}))
-    shown |= {name: wandb.Image(path) for name, path in end.get("images", {}).items()}
+    for name, pictures in end.get("images", {}).items():
+        shown[name] = [wandb.Image(path, caption=caption) for path, caption in pictures]
     shown |= {name: wandb.Table(**table) for name, table in end.get("tables", {}).items()}
     shown |= {name: wandb.plot.line_series(**chart) for name, chart in end.get("charts", {}).items()}
     if shown:

@@ -16,6 +16,7 @@ from potr import run
 from potr.experiment import coder, pipeline, report, tracking, wandb_run
 from potr.experiment.result import RunResult, read_result
 from potr.experiment.schema import DatasetConfig, EvaluateConfig, PruneOverrides, RunConfig, TrackerConfig
+from potr.experiment.views import read_views
 from tests.helpers.wandb_log import WandbLog, read_wandb_logs
 
 SWEEP = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.01", "evaluate.lpips=none")
@@ -131,9 +132,13 @@ def test_views_picture_and_bitstream_lie_beside_it(tracked: tuple[RunResult, Wan
     assert table["columns"] == ["view", "psnr before", "psnr after", "ssim before", "ssim after"]
     assert [row[0] for row in table["data"]] == ["view_08.png", "view_09.png"]
     assert [row[2] for row in table["data"]] == [view["psnr"] for view in result.after.views]
-    picture = wandb_folder / "files" / log.summary["before_after/path"]
-    assert picture.read_bytes() == (result.folder / "before_after.png").read_bytes()
-    assert {log.summary["views/path"], log.summary["before_after/path"]} <= log.files
+    (picture,) = log.summary["before_after/filenames"]
+    assert (wandb_folder / "files" / picture).read_bytes() == (result.folder / "before_after.png").read_bytes()
+    (view, *_) = read_views(result.folder)
+    shown = log.summary[f"view/{view.view}/filenames"]
+    for name, path in zip(shown, (view.photo, view.before, view.after), strict=True):
+        assert (wandb_folder / "files" / name).read_bytes() == path.read_bytes()
+    assert {log.summary["views/path"], picture, *shown} <= log.files
     artifact = log.artifacts["bitstream"]
     assert artifact.name.startswith("ball-q0.2-prune.early_passes-2")
     assert json.loads(artifact.metadata)["bytes"] == result.bytes
@@ -230,7 +235,7 @@ class Run:
     def finish(self, exit_code):
         FINISH
         open(os.environ["FAKE_SAID"], "a").write(json.dumps([exit_code, self.summary]) + "\\n")
-Settings, Image, Table = dict, str, dict
+Settings, Image, Table = dict, (lambda path, caption: path), dict
 plot = type("P", (), {"line_series": dict})
 def teardown(): pass
 def init(**options):
