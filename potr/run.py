@@ -18,6 +18,7 @@ from potr.experiment.job import Job, Outcome
 from potr.experiment.overrides import unknown
 from potr.experiment.result import read_result
 from potr.experiment.sweep_table import hole_table, sweep_table
+from potr.experiment.tracking import track_sweep
 from potr.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,11 @@ def _run(jobs: list[Job], progress: Progress) -> tuple[int, str]:
     if not jobs:  # --cfg
         return 0, ""
     if jobs[0].sweeping:
-        return _told(sweep.run(sweep.planned(jobs)))
+        done = sweep.run(sweep.planned(jobs))
+        configs = [job.config for job, _ in done if job.config is not None]
+        if configs:
+            track_sweep(configs[0], [Path(outcome.folder) for _, outcome in done if outcome.folder])
+        return _told(done)
     (job,) = jobs
     if job.config is None:
         raise ConfigError(str(job.refusal))
