@@ -22,6 +22,10 @@ class BackendUnavailable(PotrError):
     """A rasteriser backend was asked for by name and cannot run here."""
 
 
+class RanksLost(PotrError):
+    """The processes that share a scene's views no longer reach each other."""
+
+
 class BitstreamError(PotrError):
     """The bytes are not a valid POTR bitstream.
 

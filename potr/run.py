@@ -13,7 +13,7 @@ import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from potr.errors import ConfigError, PotrError
-from potr.experiment import console, pipeline, report, schema, sweep
+from potr.experiment import console, pipeline, ranks, report, schema, sweep
 from potr.experiment.job import Job, Outcome
 from potr.experiment.overrides import unknown
 from potr.experiment.result import read_result
@@ -25,9 +25,16 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run once or sweep. Exit codes: 0 done, 1 a bug, 2 something was refused, 130 interrupted."""
+    """Run once or sweep. Exit codes: 0 done, 1 a bug, 2 something was refused, 130 interrupted.
+
+    Under torchrun rank 0 does that, and the other ranks help it.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # potr/__init__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    ranks.lead(_main)
+
+
+def _main() -> None:
     schema.register()
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing several lines

@@ -19,7 +19,7 @@ from potr.codec.encoder import StageReport
 from potr.errors import ConfigError, PotrError
 from potr.evaluate.machine import describe_machine, peak_memory_bytes, reset_peak_memory
 from potr.evaluate.rate import rate
-from potr.experiment import identity
+from potr.experiment import identity, ranks
 from potr.experiment.cache import CACHE, CachedCosts
 from potr.experiment.cameras import CAMERAS_FILE
 from potr.experiment.coder import Coder, coder
@@ -131,7 +131,8 @@ def _compress_and_measure(
     checkpoint = folder / CHECKPOINT
     resumed = checkpoint.exists()
     reset_peak_memory()
-    remembering = CachedCosts(rasterizer, scene.model, cache) if config.cache else rasterizer
+    helped = ranks.shared(rasterizer, config.threads)
+    remembering = CachedCosts(helped, scene.model, cache) if config.cache else helped
     code = identity.code_sha256("", "io", "rasterizer", "codec")
     shared = cache / "pruned" / code[:12] if config.cache else None
     encoded = codec.encode(scene, remembering, checkpoint, shared, progress)
@@ -174,7 +175,7 @@ def _compress_and_measure(
         encode_seconds=_seconds_per_stage(encoded.stages),
         decode_seconds=decode_seconds,
         peak_memory=peak_memory,
-        machine=asdict(describe_machine()),
+        machine=asdict(describe_machine()) | {"processes": ranks.count()},
         stages=tuple(asdict(stage) for stage in encoded.stages),
         resumed=resumed,
         reasons=_reasons(config, jury, commit, peak_memory),

@@ -70,7 +70,8 @@ class Rasterizer(Protocol):
     """A backend. Images are [H, W, 3] float32 on the background, unclamped above 1.
 
     ``background=None`` takes each view's own. Results live on the model's device and do not depend on the number of
-    threads.
+    threads. Statistics are sums over blocks of consecutive views (``rasterizer.blocks``): those of many views are, bit
+    for bit, those of each block by itself, added in order. That is what lets processes share the views.
     """
 
     @property

@@ -18,15 +18,12 @@ from potr.cameras import RGB, Camera, View
 from potr.errors import BackendUnavailable, ConfigError
 from potr.progress import Progress, silent
 from potr.rasterizer.base import ColorStatistics, RemovalCost
+from potr.rasterizer.blocks import BlockSums
+from potr.rasterizer.select import available_threads
 from potr.splats import SplatModel
 
 TRANSMITTANCE_MIN = 1e-4  # where the 3DGS rasteriser stops blending a pixel
 INSTRUCTION_SET_VARIABLE = "POTR_INSTRUCTION_SET"
-
-
-def available_threads() -> int:
-    """CPU cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class CpuRasterizer:
@@ -78,12 +75,13 @@ class CpuRasterizer:
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
     ) -> RemovalCost:
         n = model.num_splats
-        delta_sse, render_sse, contribution = (torch.zeros(n, dtype=torch.float64) for _ in range(3))
+        sums = BlockSums(3, n)
+        delta_sse, render_sse, contribution = sums.block
         peak, pixels = torch.zeros(n, dtype=torch.float32), torch.zeros(n, dtype=torch.int64)
         layout = self._layout(model)
-        sse, samples = 0.0, 0
-        for view, photo in _read_ahead(views, "removal cost", progress):
-            sse += self._native.removal(
+        samples = 0
+        for i, (view, photo) in enumerate(_read_ahead(views, "removal cost", progress)):
+            sums.block_sse += self._native.removal(
                 layout,
                 _native_camera(view.camera),
                 *(view.background if background is None else background),
@@ -96,16 +94,10 @@ class CpuRasterizer:
                 pixels,
             )
             samples += photo.numel()
+            sums.close_block_after(i, len(views))
         device = model.device
-        return RemovalCost(
-            delta_sse.to(device),
-            render_sse.to(device),
-            contribution.to(device),
-            peak.to(device),
-            pixels.to(device),
-            sse,
-            samples,
-        )
+        delta_sse, render_sse, contribution = sums.total.to(device)
+        return RemovalCost(delta_sse, render_sse, contribution, peak.to(device), pixels.to(device), sums.sse, samples)
 
     def color_statistics(
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
@@ -113,31 +105,35 @@ class CpuRasterizer:
         n, k = model.num_splats, (model.sh_degree + 1) ** 2
         hessian = torch.zeros(n, k * (k + 1) // 2, dtype=torch.float32)
         gradient = torch.zeros(n, k, 3, dtype=torch.float32)
-        weight, contribution = (torch.zeros(n, dtype=torch.float64) for _ in range(2))
         seen_views = torch.zeros(n, dtype=torch.int32)
+        sums = BlockSums(2, n)
+        weight, contribution = sums.block
         layout = self._layout(model)
-        sums = _rasterizer.ColorSums(hessian, gradient, weight, contribution, seen_views)
-        sse, samples = 0.0, 0
+        # The Hessian and the gradient need no sums of their own for a block: all its views are added to them at once.
+        native_sums = _rasterizer.ColorSums(hessian, gradient, weight, contribution, seen_views)
+        samples = 0
         self._native.begin_color(layout)
-        for view, photo in _read_ahead(views, "color statistics", progress):
-            sse += self._native.color(
+        for i, (view, photo) in enumerate(_read_ahead(views, "color statistics", progress)):
+            sums.block_sse += self._native.color(
                 layout,
                 _native_camera(view.camera),
                 *(view.background if background is None else background),
                 self.statistics_transmittance_min,
                 photo,
-                sums,
+                native_sums,
             )
             samples += photo.numel()
-        self._native.finish_color(layout, sums)
+            if sums.close_block_after(i, len(views)):
+                self._native.finish_color(layout, native_sums)
         device = model.device
+        weight, contribution = sums.total.to(device)
         return ColorStatistics(
             hessian.to(device),
-            weight.to(device),
-            contribution.to(device),
+            weight,
+            contribution,
             gradient.to(device),
             seen_views.to(device),
-            sse,
+            sums.sse,
             samples,
         )
 

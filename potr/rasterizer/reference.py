@@ -17,6 +17,7 @@ from potr.cameras import RGB, Camera, View
 from potr.errors import ConfigError
 from potr.progress import Progress, silent
 from potr.rasterizer.base import ColorStatistics, RemovalCost
+from potr.rasterizer.blocks import sum_of_blocks
 from potr.rotation import quats_to_matrices
 from potr.sh import sh_basis, sh_color
 from potr.splats import SplatModel
@@ -95,6 +96,13 @@ class ReferenceRasterizer:
     def removal_cost(
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
     ) -> RemovalCost:
+        return sum_of_blocks(
+            lambda block, report: self._block_removal_cost(model, block, background, report), views, progress
+        )
+
+    def _block_removal_cost(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None, progress: Progress
+    ) -> RemovalCost:
         n, device = model.num_splats, model.device
         delta_sse, render_sse, contribution = (torch.zeros(n, dtype=torch.float64, device=device) for _ in range(3))
         peak = torch.zeros(n, dtype=torch.float32, device=device)
@@ -121,6 +129,13 @@ class ReferenceRasterizer:
     @torch.no_grad()
     def color_statistics(
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> ColorStatistics:
+        return sum_of_blocks(
+            lambda block, report: self._block_color_statistics(model, block, background, report), views, progress
+        )
+
+    def _block_color_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None, progress: Progress
     ) -> ColorStatistics:
         n, device, degree = model.num_splats, model.device, model.sh_degree
         k = (degree + 1) ** 2

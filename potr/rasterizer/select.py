@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 from potr.errors import BackendUnavailable, ConfigError
 from potr.rasterizer.base import Rasterizer
@@ -13,6 +14,11 @@ BACKENDS = {
     "reference": ("potr.rasterizer.reference", "ReferenceRasterizer"),
 }
 AUTOMATIC = ("cpu",)  # best first
+
+
+def available_threads() -> int:
+    """CPU cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def select(name: str = "auto", *, threads: int | None = None) -> Rasterizer:

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run on the processes that torchrun starts: rank 0 runs as if alone, the others compute statistics for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import torch
+
+from potr.errors import RanksLost
+from potr.rasterizer.base import Rasterizer
+from potr.rasterizer.ranks import MAIN, TorchRanks, expected, local_share
+from potr.rasterizer.select import available_threads, select
+from potr.rasterizer.sharded import ShardedRasterizer, dismiss, serve
+
+_LOST = 2  # exit code
+
+_ranks: TorchRanks | None = None  # of this process, as torch has one process group
+
+
+def lead(work: Callable[[], None]) -> None:
+    """Call ``work`` on rank 0 while the other ranks help; outside torchrun just call it.
+
+    The others answer rank 0's questions until ``work`` ends. They say nothing and write nothing but the cache of the
+    photographs they read, and exit: with 0, or with 2 where they lost rank 0.
+    """
+    global _ranks
+    if expected() == 1:
+        work()
+        return
+    if int(os.environ["RANK"]) != MAIN:
+        sys.exit(_help())
+    try:
+        _ranks = TorchRanks()
+    except RanksLost as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(_LOST)
+    torch.set_num_threads(available_threads())  # torchrun says 1; the others rest while torch works here
+    try:
+        work()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # one interruption is enough
+        ranks, _ranks = _ranks, None
+        with suppress(RanksLost):
+            dismiss(ranks)
+            ranks.leave()
+
+
+def count() -> int:
+    """How many processes compute statistics."""
+    return 1 if _ranks is None else _ranks.size
+
+
+def shared(rasterizer: Rasterizer, threads: int | None) -> Rasterizer:
+    """A backend like ``rasterizer`` whose statistics come from all ranks; itself where this process is alone.
+
+    Args:
+        rasterizer: one that ``select`` makes.
+        threads: of each rank; None gives each its share of its machine's cores.
+    """
+    if _ranks is None:
+        return rasterizer
+    return ShardedRasterizer(partial(_backend, rasterizer.name, threads), _ranks)
+
+
+def _backend(name: str, threads: int | None) -> Rasterizer:
+    return select(name, threads=local_share(available_threads()) if threads is None else threads)
+
+
+def _help() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 decides what an interruption means
+    logging.getLogger("potr").addHandler(logging.NullHandler())
+    torch.set_num_threads(local_share(available_threads()))
+    try:
+        ranks = TorchRanks()
+        serve(ranks)
+        ranks.leave()
+    except RanksLost:
+        return _LOST
+    return 0
