@@ -48,7 +48,7 @@ _OPTIONS = {
     "shape_threshold": Option(None, 0.0, 1e30, float),
     "prune_unseen": Option(True),
     "steps": Option(100, 0, 10000),
-    "batch_size": Option(1 << 15, 1, 1 << 24),
+    "batch_size": Option(1 << 14, 1, 1 << 24),
     "seed": Option(0, 0, 1 << 31),
 }
 _ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # of a symmetric matrix, in the codebook's vectors

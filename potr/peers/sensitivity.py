@@ -59,6 +59,7 @@ def sensitivity(
         raise SceneError("sensitivity: expected training views, found none")
     n, k = model.num_splats, (model.sh_degree + 1) ** 2
     size, covariance = unit_covariances(model)
+    sh = model.sh
     color, shape = torch.zeros(n, k, 3), torch.zeros(n, 6)
     contribution = torch.zeros(n, dtype=torch.float64)
     pixels = 0
@@ -70,7 +71,7 @@ def sensitivity(
         seen = torch.nonzero(cost.contribution > 0)[:, 0]
         energy = ((cost.delta_sse - cost.render_sse) / 2)[seen].float()
         weight = cost.contribution[seen].float()
-        color[seen] += _color_gradient(model, seen, camera) * weight[:, None, None]
+        color[seen] += _color_gradient(model.means[seen], sh[seen], camera) * weight[:, None, None]
         rows = _jacobian(model.means[seen], camera) * size[seen, None, None]
         shape[seen] += shape_gradient(rows, covariance[seen]).abs() * energy.abs()[:, None]
         contribution += cost.contribution
@@ -121,11 +122,11 @@ def shape_gradient(rows: Tensor, covariance: Tensor) -> Tensor:
     return torch.cat([diagonal, off_diagonal], dim=1)
 
 
-def _color_gradient(model: SplatModel, seen: Tensor, camera: Camera) -> Tensor:
+def _color_gradient(means: Tensor, sh: Tensor, camera: Camera) -> Tensor:
     """[M, K, 3] |Y_j(d)| of each splat, 0 where the channel is clamped."""
-    directions = torch.nn.functional.normalize(model.means[seen] - camera.center.to(model.device), dim=1)
-    basis = sh_basis(directions, model.sh_degree)
-    above = torch.einsum("mk,mkc->mc", basis, model.sh[seen]) + 0.5 > 0
+    directions = torch.nn.functional.normalize(means - camera.center.to(means.device), dim=1)
+    basis = sh_basis(directions, round(sh.shape[1] ** 0.5) - 1)
+    above = torch.einsum("mk,mkc->mc", basis, sh) + 0.5 > 0
     return basis.abs()[:, :, None] * above[:, None, :]
 
 

@@ -28,7 +28,7 @@ class KMeans:
 
     size: int
     steps: int = 100
-    batch_size: int = 1 << 15
+    batch_size: int = 1 << 14
     decay: float = 0.8
     final_steps: int = 2
     seed: int = 0
