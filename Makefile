@@ -40,7 +40,7 @@ test: lint types ## what CI runs: lint, types, every test
 bench: setup ## rasteriser benchmark, minutes (experiments/ has those of scenes and scaling)
 	@$(PY) experiments/bench_rasterizer.py
 
-tables: setup ## every finished run under outputs/ as a Markdown table
+tables: setup ## tables and figures of all experiments from the runs under outputs/
 	@$(PY) experiments/tables.py
 
 fuzz: setup ## fuzz the native decoder under ASan and UBSan for a minute

@@ -18,6 +18,7 @@ from potr.experiment.job import Job, Outcome
 from potr.experiment.overrides import unknown
 from potr.experiment.result import read_result
 from potr.experiment.sweep_table import hole_table, sweep_table
+from potr.experiment.tables import write
 from potr.experiment.tracking import track_sweep
 from potr.progress import Progress
 
@@ -82,8 +83,18 @@ def _told(done: list[tuple[Job, Outcome]]) -> tuple[int, str]:
     results = [read_result(Path(str(outcome.folder))) for _, outcome in done if outcome.reason is None]
     holes = [(job.title, outcome.reason) for job, outcome in done if outcome.reason is not None]
     shown = [*([sweep_table(results)] if results else []), *([hole_table(holes)] if holes else [])]
+    asked = [job.config for job, _ in done if job.config is not None]
+    shown += [_written(asked[0].sweep, Path(asked[0].outputs))] if asked else []
     code = 1 if any(outcome.bug for _, outcome in done) else 2 if holes else 0
-    return code, "\n\n".join(shown)
+    return code, "\n\n".join(part for part in shown if part)
+
+
+def _written(experiment: str | None, outputs: Path) -> str:
+    """An experiment's tables and figures, written; the first of them. The runs are told even where this is refused."""
+    try:
+        return write.finish(experiment, outputs)
+    except PotrError as error:
+        return f"no tables: {error}"
 
 
 def explain(error: HydraException) -> str:

@@ -30,6 +30,7 @@ SOLE_IMPORTERS = {
     "zstandard": {"potr/bitstream/entropy.py"},
     "lpips": {"potr/evaluate/lpips.py"},
     "wandb": {"potr/experiment/wandb_process.py"},
+    "matplotlib": {"potr/experiment/tables/figures.py"},
     "omegaconf": {"potr/experiment/schema.py"},
     "rich": {"potr/experiment/console.py"},
     "joblib": {"potr/experiment/launch.py"},

@@ -15,6 +15,9 @@ from potr.codec.quality import PRESETS, config_for
 from potr.errors import ConfigError
 from potr.experiment import schema
 from potr.experiment.overrides import STAGES
+from potr.experiment.published import published
+from potr.experiment.tables import write
+from potr.experiment.tables.ablation import PARTS
 from tests.helpers.conf_comments import from_quality_yaml, path_of
 
 CONF = schema.conf_folder()
@@ -44,12 +47,12 @@ def test_every_option_composes(path: Path) -> None:
     group, option = path.parent.name, path.stem
     config = composed(f"{group}={option}", *needed(group, option))
     ours = config.codec.name in PRESETS
-    assert config.codec_config() == (config_for(0.5, config.codec.name, config.overrides()) if ours else None)
+    assert config.codec_config() == (config_for(config.quality, config.codec.name, config.overrides()) if ours else None)
 
 
 def test_every_group_and_option_changes_something_or_is_the_default() -> None:
     usual = schema.to_yaml(composed())
-    defaults = {"demo", "default", "from_quality", "auto", "none", "standard", "local", "rate_distortion"}
+    defaults = {"demo", "default", "from_quality", "auto", "none", "standard", "local", "rate_distortion", "nothing"}
     for path in FILES:
         group, option = path.parent.name, path.stem
         if group in GROUPS and (option not in defaults or (group, option) in {("prune", "none"), ("compact", "none")}):
@@ -70,7 +73,7 @@ def test_every_key_has_a_comment_above_it(path: Path) -> None:
     keys = [(number, line) for number, line in enumerate(lines) if re.match(r"\s*[\w/.]+:(\s|$)", line)]
     if path.name == "potr.yaml":  # the help text that follows is no key
         keys = [(number, line) for number, line in keys if re.match(r"\w+:", line)]
-    assert keys
+    assert keys or path.stem == "nothing"
     for number, line in keys:
         assert lines[number - 1].lstrip().startswith("# "), f"{path}:{number + 1}: {line}"
 
@@ -144,6 +147,36 @@ def test_the_resolved_configuration_is_the_same_run_written_out() -> None:
     for said in ("cap: 1.0e-08\n", "criterion: both\n", "dc_multiplier: 1024.0\n", "early_passes: "):
         assert said in text
     assert "early_passes: null" not in text
+
+
+def swept(experiment: str) -> dict[str, str]:
+    schema.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        composed = compose("run", overrides=[f"experiment={experiment}"], return_hydra_config=True)
+        return {str(key): str(values) for key, values in composed.hydra.sweeper.params.items()}
+
+
+@pytest.mark.parametrize("experiment", write.DOCUMENTS)
+def test_every_experiment_sweeps_over_values_that_there_are(experiment: str) -> None:
+    config = composed(f"experiment={experiment}")
+    assert config.sweep == experiment
+    for key, values in swept(experiment).items():
+        if values == "glob(*)":
+            continue
+        for value in values.split(","):
+            assert composed(f"experiment={experiment}", f"{key}={value}").codec_config() is not None
+
+
+def test_the_main_table_has_every_scene_of_the_paper() -> None:
+    scenes = [scene for suite in published().scenes_of.values() for scene in suite]
+    assert swept("main_table")["dataset"].split(",") == scenes
+
+
+def test_every_part_that_can_be_left_out_is_one_of_the_ablation_s() -> None:
+    assert {path.stem for path in (CONF / "without").glob("*.yaml")} == {"nothing", *PARTS}
+    assert swept("ablation")["without"].split(",") == ["nothing", *PARTS]
+    for part, without in PARTS.items():
+        assert schema.changes(composed(f"without={part}")) == without
 
 
 def test_colors() -> None:

@@ -92,8 +92,19 @@ def test_a_sweep_runs_every_quality_and_ends_with_a_table(
 def test_an_experiment_sweeps_without_m(
     scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert started(monkeypatch, "experiment=rate_distortion", *on(scene_folder, tmp_path)) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 + 4
+    asked = ("experiment=rate_distortion", *on(scene_folder, tmp_path), "quality=0.1,0.3,0.5,0.9")
+    assert started(monkeypatch, *asked) == 0
+    said = capsys.readouterr().out
+    assert sum(line.startswith("| ball ") for line in said.splitlines()) == 8 + 1
+    assert "| ball | default (ours), prune.early_passes=2, prune.late_passes=1 | 4 |" in said
+    tables = tmp_path / "tables"
+    assert f"{tables / 'rate_distortion'}.md, .tex, .csv" in said
+    rows = (tables / "rate_distortion" / "points.csv").read_text().splitlines()
+    assert len(rows) == 1 + 8
+    assert {path.name for path in tables.iterdir()} == {
+        *(f"rate_distortion{ending}" for ending in ("", ".md", ".tex", ".csv")),
+        "results",
+    }
 
 
 def test_one_refused_job_does_not_stop_a_sweep(
@@ -156,7 +167,7 @@ def test_the_same_command_is_the_same_sweep() -> None:
         ("prune.cap=[1", "cannot read 'prune.cap=[1' as KEY=VALUE"),
         ("dataset=folder", "dataset=folder needs the scene's folder: dataset.path=DIR"),
         ("+speed=2", "unknown key 'speed'; did you mean 'seed'? allowed: dataset, "),
-        ("experiment=rate", "unknown experiment: 'rate'; allowed: rate_distortion, smoke"),
+        ("experiment=rate", "unknown experiment: 'rate'; allowed: ablation, fps, main_table"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_says_what_is_right(
