@@ -47,7 +47,9 @@ def test_every_option_composes(path: Path) -> None:
     group, option = path.parent.name, path.stem
     config = composed(f"{group}={option}", *needed(group, option))
     ours = config.codec.name in PRESETS
-    assert config.codec_config() == (config_for(config.quality, config.codec.name, config.overrides()) if ours else None)
+    assert config.codec_config() == (
+        config_for(config.quality, config.codec.name, config.overrides()) if ours else None
+    )
 
 
 def test_every_group_and_option_changes_something_or_is_the_default() -> None:
