@@ -13,7 +13,7 @@ from potr.experiment.report import Collected
 from potr.experiment.result import RunResult
 from potr.experiment.tables.choose import by_scene, difference, failed, has_only, lpips_of, plain_curves
 from potr.experiment.tables.document import Cell, Column, Document, Marked, Table
-from potr.experiment.tables.rate_distortion import bd_table, points, scene_figure
+from potr.experiment.tables.rate_distortion import anchor_of, bd_table, points, scene_figure
 
 OURS = "default"
 
@@ -50,7 +50,7 @@ def bytes_at(curve: Curve, psnr: float) -> float | None:
 def _table(chosen: Sequence[Curve]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for (_, scene), found in by_scene(chosen).items():
-        ours = next((c for c in found if c.codec == OURS and has_only(c.settings)), None)
+        ours = anchor_of(found, OURS)
         rows += [(scene, c.label, r.codec_version, *_figures(r, c, ours)) for c in found for r in c.points]
     columns = (
         *(Column("scene"), Column("codec"), Column("version"), Column("quality", spec="g")),

@@ -71,11 +71,11 @@ def document(collected: Collected, published: Published) -> Document:
 
 
 def bd_table(chosen: Sequence[Curve], codec: str) -> Table:
-    """Every curve against the anchor of its scene (the plain curve of ``codec``), then the means over scenes."""
+    """Every curve against the anchor of its scene (``codec``'s), then the means over scenes."""
     rows: list[tuple[Cell, ...]] = []
     sums: dict[tuple[str, str], list[tuple[Cell, Cell, Cell]]] = {}
     for (suite, scene), found in by_scene(chosen).items():
-        anchor = next((c for c in found if c.codec == codec and has_only(c.settings)), None)
+        anchor = anchor_of(found, codec)
         for curve in found:
             if curve is anchor:
                 continue
@@ -99,6 +99,12 @@ def bd_table(chosen: Sequence[Curve], codec: str) -> Table:
             "better than the anchor. Piecewise cubic interpolation, over the range that both curves cover",
         ),
     )
+
+
+def anchor_of(found: Sequence[Curve], codec: str) -> Curve | None:
+    """The plain curve of a codec on a scene, or its only one."""
+    of_codec = [c for c in found if c.codec == codec]
+    return next((c for c in of_codec if has_only(c.settings)), of_codec[0] if len(of_codec) == 1 else None)
 
 
 def gaps(anchor: Curve | None, curve: Curve) -> tuple[Cell, Cell, Cell]:
