@@ -15,6 +15,8 @@ from potr.evaluate.pictures import HEAT
 from potr.experiment.curves import Curve, curves
 from potr.experiment.report import Collected, ac_zero_share
 from potr.experiment.result import Measured, RunResult
+from potr.experiment.tables.document import Marked, Table
+from potr.experiment.tables.rate_distortion import ANCHOR, bd_table
 from potr.experiment.views import QUALITY, ViewPictures, read_views
 
 FIGURES = ("psnr", "ssim", "lpips", "lpips_3dgs", "fps")
@@ -68,6 +70,7 @@ def report_data(found: Collected, outputs: Path, picture_bytes: int) -> ReportDa
             _run(run, outputs) | {"scene": scene, "machine": machines.index(_machine(run))}
             for run, scene in zip(runs, scene_of, strict=True)
         ],
+        "compared": _table(bd_table(drawn, ANCHOR)) if any(curve.codec == ANCHOR for curve in drawn) else None,
         "holes": holes + [{"run": "", "reason": reason} for reason in (*found.problems, *damaged)],
         "views": [view for view in described if view["shown"]],
         "pictures": {
@@ -113,6 +116,24 @@ def _curves(drawn: Iterable[Curve], scenes: list[str]) -> Iterable[dict[str, Any
             **asdict(curve.style),
         }
         start += len(curve.points)
+
+
+def _table(table: Table) -> dict[str, Any]:
+    """A table as it is printed, with the values to sort by."""
+    marks = table.marks()
+    rows = []
+    for row in table.rows:
+        cells = []
+        for cell, column in zip(row, table.columns, strict=True):
+            value, mark = (cell.value, marks[cell.note]) if isinstance(cell, Marked) else (cell, None)
+            cells.append({"text": column.text(value), "value": value, "mark": mark})
+        rows.append(cells)
+    return {
+        "title": table.title,
+        "columns": [{"name": column.head, "text": not column.spec} for column in table.columns],
+        "rows": rows,
+        "notes": [*table.notes, *(f"{mark}: {note}" for note, mark in marks.items())],
+    }
 
 
 def _run(run: RunResult, outputs: Path) -> dict[str, Any]:

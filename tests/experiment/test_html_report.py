@@ -85,6 +85,17 @@ def test_the_data_say_what_the_runs_said(text: str, outputs: Path) -> None:
     assert data["commits"] == [["0123abc", RUNS]]
 
 
+def test_curves_are_compared_with_the_anchor(text: str) -> None:
+    compared = data_in(text)["compared"]
+    assert compared["title"] == "Bjontegaard differences to codec=paper"
+    assert [row[0]["text"] for row in compared["rows"][:2]] == ["garden", "stump"]
+    reason = "curve has 2 of the 4 points needed"
+    assert (compared["rows"][0][3], compared["notes"][-1]) == (
+        {"text": "—", "value": None, "mark": "a"},
+        f"a: {reason}",
+    )
+
+
 def test_the_same_runs_give_the_same_bytes(text: str, outputs: Path, tmp_path: Path) -> None:
     write_report(outputs, tmp_path / "again.html", made="2026-11-22")
     assert (tmp_path / "again.html").read_text() == text

@@ -229,6 +229,14 @@ def test_the_table_sorts(page: Any) -> None:
     assert set(column(1)) == {"stump"}
 
 
+def test_the_comparison_says_why_a_cell_is_empty(page: Any) -> None:
+    assert page.locator("#compared-title").inner_text() == "Bjontegaard differences to codec=paper"
+    row = page.locator("#compared tbody tr").first.inner_text().split("\t")
+    assert row[:3] == ["garden", "default (ours)", "2"]
+    assert row[3] == "—a"
+    assert "a: curve has 2 of the 4 points needed." in page.locator("#compared-notes").inner_text()
+
+
 def test_a_finger_s_first_tap_tells_and_its_second_shows(browser: Any, report: Path) -> None:
     with opened_page(browser, report, {"width": 360, "height": 740}, has_touch=True) as page:
         spot = middle(page, "#plots .mark", 1)

@@ -29,6 +29,13 @@ $("runs-scene").addEventListener("change", showRuns);
 showRuns();
 $("runs-note").textContent = "A click on a column's head sorts by it, a click on a codec shows the run's pictures." + (data.repeated ? ` ${plural(data.repeated, "more run")} gave the same bytes as one of these and ${data.repeated === 1 ? "is" : "are"} not listed.` : "");
 
+if (data.compared?.rows.length) {
+  $("compared-section").hidden = false;
+  $("compared-title").textContent = data.compared.title;
+  $("compared").append(printedTable(data.compared));
+  $("compared-notes").append(...data.compared.notes.map((note) => el("p", {}, `${note}.`)));
+}
+
 if (data.holes.length) {
   $("holes-section").hidden = false;
   $("holes").append(holesTable(data));

@@ -56,6 +56,13 @@ function runsTable(data, viewer, scene) {
   return sortable(columns.filter((column) => column.text || rows.some((row) => column.value(row) !== null)), rows);
 }
 
+// A table that comes printed: cells are {text, value, mark}.
+function printedTable({ columns, rows }) {
+  const words = ({ value, text }) => (typeof value === "number" ? text.replace("-", "\u2212") : text);
+  const cell = (at) => (row) => (row[at].mark ? el("span", {}, words(row[at]), el("sup", {}, row[at].mark)) : words(row[at]));
+  return sortable(columns.map(({ name, text }, at) => ({ name, text, value: (row) => row[at].value, cell: cell(at) })), rows);
+}
+
 function holesTable(data) {
   const lines = data.holes.map(({ run, reason }) => el("tr", {}, el("td", { class: "text" }, run || MISSING), el("td", { class: "text reason" }, reason)));
   return el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "text" }, "Run"), el("th", { scope: "col", class: "text" }, "Why"))), el("tbody", {}, ...lines));
