@@ -73,13 +73,13 @@ def _record(run: Any, end: dict[str, Any]) -> None:
     run.config.update(end.get("config", {}), allow_val_change=True)
     for row in end.get("history", ()):
         run.log(row)
-    shown: dict[str, Any] = dict(end.get("numbers", {}))
+    run.log(end.get("numbers", {}), commit=False)  # first: they are there even if what is drawn is not taken
+    shown: dict[str, Any] = {}
     for name, pictures in end.get("images", {}).items():
         shown[name] = [wandb.Image(path, caption=caption) for path, caption in pictures]
     shown |= {name: wandb.Table(**table) for name, table in end.get("tables", {}).items()}
     shown |= {name: wandb.plot.line_series(**chart) for name, chart in end.get("charts", {}).items()}
-    if shown:
-        run.log(shown)
+    run.log(shown)
     run.summary.update(end.get("summary", {}))
     if "artifact" in end:
         artifact = wandb.Artifact(**end["artifact"])

@@ -18,6 +18,7 @@ from potr.experiment.result import RunResult, read_result
 from potr.experiment.schema import DatasetConfig, EvaluateConfig, PruneOverrides, RunConfig, TrackerConfig
 from potr.experiment.views import read_views
 from tests.helpers.wandb_log import WandbLog, read_wandb_logs
+from tests.helpers.wandb_server import wandb_server
 
 SWEEP = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.01", "evaluate.lpips=none")
 
@@ -192,7 +193,7 @@ def test_curves_are_recorded_again_only_when_they_changed_and_show_their_holes(
     tracking.track_sweep(config, [*folders, failure.folder, tmp_path / "never_ran"])
     tracking.track_sweep(replace(config, tracker=TrackerConfig()), folders)
     assert len(said.read_text().splitlines()) == 2
-    row = json.loads(Path(f"{said}_rows").read_text().splitlines()[-1])
+    row = json.loads(Path(f"{said}_rows").read_text().splitlines()[-2])
     assert (row["runs"], row["holes"]) == (2, 1)
 
 
@@ -230,7 +231,7 @@ class Run:
     settings = type("S", (), {"mode": "offline", "sync_dir": os.environ.get("FAKE_SYNC", "/sync/here")})
     config, summary = Config(), {}
     def define_metric(self, *a, **k): pass
-    def log(self, row): LOG
+    def log(self, row, commit=True): LOG
     def log_artifact(self, artifact): pass
     def finish(self, exit_code):
         FINISH
@@ -389,6 +390,28 @@ def test_of_what_was_never_sent_only_the_last_stays(tmp_path: Path, fake: Any, m
     recorded()
     left = {path.name for path in (tmp_path / "wandb").iterdir()}
     assert left == {folders[1].name, folders[3].name, "offline-run-1-another"}
+
+
+def test_online_a_run_reaches_the_server(
+    finished: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with wandb_server() as server, caplog.at_level(logging.INFO):
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        result = pipeline.run(replace(finished, tracker=TrackerConfig(name="wandb", mode="online", artifact=True)))
+    asked = dict(reversed(server.asked))  # of each operation the first
+    assert f"W&B: {server.url}/me/potr/runs/{asked['UpsertBucket']['name']}" in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert asked["UpsertBucket"]["groupName"] == "ball"
+    assert [row["prune/pass"] for row in server.history[:-1]] == list(range(1, len(server.history)))
+    assert server.history[-1]["bytes"] == result.bytes
+    assert json.loads(server.uploaded["wandb-summary.json"])["after/psnr"] == result.after.psnr
+    pictures = [data for name, data in server.uploaded.items() if name.startswith("media/images/before_after")]
+    assert pictures == [(result.folder / "before_after.png").read_bytes()]
+    created = [given["input"] for operation, given in server.asked if operation == "CreateArtifact"]
+    assert "bitstream" in {artifact["artifactTypeName"] for artifact in created}
+    assert server.exit_code == 0
+    assert (result.folder / tracking.MARKER).exists()
 
 
 def test_without_its_server_w_and_b_goes_offline_and_a_failure_is_marked(
