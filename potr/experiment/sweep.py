@@ -89,6 +89,6 @@ def name_of(arguments: Sequence[str]) -> str | None:
     """The name of the sweep that a command line asks for, the same for the same command; None if it is a single run."""
     if not {"-m", "--multirun"} & set(arguments):
         return None
-    unnamed = ("-", "outputs=", "hydra", "launcher", "force=", "threads=")
+    unnamed = ("-", "outputs=", "hydra", "launcher", "tracker", "force=", "threads=")
     words = [word for word in arguments if not word.startswith(unnamed)]
     return re.sub(r"[^\w=.,@+-]+", "_", ",".join(sorted(words)))[:_LONGEST_NAME] or "sweep"

@@ -148,7 +148,10 @@ def test_a_bug_in_one_job_is_a_hole_with_its_reason_until_it_runs_again(
 
 def test_the_same_command_is_the_same_sweep() -> None:
     assert sweep.name_of(["quality=0.5"]) is None
-    names = {sweep.name_of(words) for words in (["-m", "b=1,2", "a=x"], ["a=x", "b=1,2", "-m", "outputs=elsewhere"])}
+    names = {
+        sweep.name_of(words)
+        for words in (["-m", "b=1,2", "a=x"], ["a=x", "b=1,2", "-m", "outputs=elsewhere", "tracker=wandb"])
+    }
     assert names == {"a=x,b=1,2"}
     assert sweep.name_of(["-m", "dataset.path=/data/my scene"]) == "dataset.path=_data_my_scene"
 
