@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
 PIP := $(PY) -m pip -qq --disable-pip-version-check install -c constraints.txt
 
-.PHONY: help setup run test lint types bench tables fuzz golden clean
+.PHONY: help setup peers run test lint types bench tables fuzz golden clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ $(STAMP): pyproject.toml constraints.txt $(shell find potr/native -name "*.cpp" 
 	@touch $@
 
 setup: $(STAMP) ## create .venv with everything needed
+
+peers: setup ## node and splat-transform, for codec=sog, compressed_ply and decimate_spz (400 MB)
+	@$(PY) -m potr.peers.install
 
 run: setup ## compress, decode, render and measure the built-in scene
 	@$(PY) -m potr.run

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from potr.errors import ModelError
 from potr.files import refuse_existing, write_atomic
-from potr.io.clean import check_model, clean_model
+from potr.io.clean import MAX_OPACITY_LOGIT, check_model, clean_model
 from potr.splats import SH_COEFFICIENTS, SplatModel
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")  # wxyz
 _ROWS = 8192  # rows converted at once: 2 MB of a 62-property file, which stays in the cache
 
 
-def load_ply(path: Path | str, *, clean: bool = False) -> SplatModel:
+def load_ply(path: Path | str, *, clean: bool = False, saturate: bool = False) -> SplatModel:
     """Read a 3DGS .ply.
 
     Any SH degree 0..3, ascii or binary of either endianness, scalar properties of any type in any order; properties
@@ -37,6 +38,8 @@ def load_ply(path: Path | str, *, clean: bool = False) -> SplatModel:
     Args:
         path: the file.
         clean: remove unusable splats (potr.io.clean) and log how many, instead of refusing the model.
+        saturate: opacity logits beyond +-MAX_OPACITY_LOGIT, infinite ones too, are brought to it: other codecs'
+            decoders write them for the lowest and the highest of 256 opacities, and mean 0 and 1.
 
     Raises:
         ModelError: the file is missing, truncated, not a .ply, lacks a property, has no splat or, without ``clean``,
@@ -45,6 +48,8 @@ def load_ply(path: Path | str, *, clean: bool = False) -> SplatModel:
     path = Path(path)
     vertices = _read_vertices(path)
     model = _to_model(path, vertices)
+    if saturate:
+        model = replace(model, opacity_logits=model.opacity_logits.clamp(-MAX_OPACITY_LOGIT, MAX_OPACITY_LOGIT))
     try:
         if clean:
             model, _ = clean_model(model)

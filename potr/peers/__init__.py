@@ -14,6 +14,11 @@ from potr.peers.base import PeerCodec
 PEERS: dict[str, tuple[str, str]] = {
     "c3dgs": ("potr.peers.c3dgs", "C3dgs"),
     "mesongs": ("potr.peers.mesongs", "MesonGS"),
+    "spz": ("potr.peers.packaged", "Spz"),
+    "compressed_ply": ("potr.peers.packaged", "CompressedPly"),
+    "sog": ("potr.peers.packaged", "Sog"),
+    "decimate_spz": ("potr.peers.packaged", "DecimateSpz"),
+    "gsplat_png": ("potr.peers.gsplat_png", "GsplatPng"),
 }
 
 

@@ -26,6 +26,7 @@ LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 NATIVE = {"_rasterizer": "rasterizer", "_octree": "codec", "_sh_solver": "codec"}
 SOLE_IMPORTERS = {
     "plyfile": {"potr/io/ply.py"},
+    "gaussforge": {"potr/peers/gaussforge_worker.py"},
     "pooch": {"potr/io/download.py"},
     "zstandard": {"potr/bitstream/entropy.py"},
     "lpips": {"potr/evaluate/lpips.py"},
