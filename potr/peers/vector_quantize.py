@@ -11,6 +11,7 @@ from torch import Tensor
 from potr.progress import Progress, silent
 
 _DISTANCES_AT_ONCE = 1 << 24  # float32, 64 MiB
+_VECTORS_AT_ONCE = 1 << 18  # in float64, 100 MiB of SH coefficients
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,10 @@ def weighted_means(vectors: Tensor, weights: Tensor, indices: Tensor, codebook: 
 
     Sums are float64 and in order, so they do not depend on the number of threads.
     """
-    sums = torch.zeros(codebook.shape, dtype=torch.float64).index_add_(0, indices, vectors.double() * weights[:, None])
+    sums = torch.zeros(codebook.shape, dtype=torch.float64)
+    for start in range(0, len(vectors), _VECTORS_AT_ONCE):
+        part = slice(start, start + _VECTORS_AT_ONCE)
+        sums.index_add_(0, indices[part], vectors[part].double() * weights[part, None])
     mass = torch.zeros(len(codebook), dtype=torch.float64).index_add_(0, indices, weights)
     found = mass > 0
     means = sums / torch.where(found, mass, 1.0)[:, None]

@@ -23,7 +23,8 @@ def test_nearest_in_parts_is_the_same(monkeypatch) -> None:
     assert len(nearest(vectors[:0], codebook)) == 0
 
 
-def test_weighted_means_by_loop() -> None:
+def test_weighted_means_by_loop(monkeypatch) -> None:
+    monkeypatch.setattr("potr.peers.vector_quantize._VECTORS_AT_ONCE", 7)
     vectors, weights, indices = normal(30, 4), torch.rand(30).double(), torch.arange(30) % 5
     codebook = normal(6, 4, seed=2)
     means, found = weighted_means(vectors, weights, indices, codebook)
