@@ -80,8 +80,8 @@ def _run(jobs: list[Job], progress: Progress) -> tuple[int, str]:
 
 def _told(done: list[tuple[Job, Outcome]]) -> tuple[int, str]:
     """A sweep's exit code, its table and its holes."""
-    results = [read_result(Path(str(outcome.folder))) for _, outcome in done if outcome.reason is None]
-    holes = [(job.title, outcome.reason) for job, outcome in done if outcome.reason is not None]
+    results = [(job.overrides, read_result(Path(str(o.folder)))) for job, o in done if o.reason is None]
+    holes = [(job.asked, outcome.reason) for job, outcome in done if outcome.reason is not None]
     shown = [*([sweep_table(results)] if results else []), *([hole_table(holes)] if holes else [])]
     asked = [job.config for job, _ in done if job.config is not None]
     shown += [_written(asked[0].sweep, Path(asked[0].outputs))] if asked else []

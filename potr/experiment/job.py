@@ -23,7 +23,7 @@ class Job:
     Attributes:
         number, of: its place in the sweep, from 1.
         sweeping: whether it is one of a sweep.
-        overrides: as Hydra tells them.
+        overrides: as Hydra tells them, in a sweep those that its other runs do not share.
         config: None where they are refused.
         refusal: why.
         threads: the most that it may use, where the settings do not say.
@@ -42,9 +42,12 @@ class Job:
     @property
     def title(self) -> str:
         """Dataset and run, as their folders are called; the overrides where no run comes of them."""
-        if self.config is None:
-            return ",".join(self.overrides)
-        return f"{self.config.dataset_name()}/{run_name(self.config)}"
+        return self.asked if self.config is None else f"{self.config.dataset_name()}/{run_name(self.config)}"
+
+    @property
+    def asked(self) -> str:
+        """The overrides; the title where there are none of its own."""
+        return ",".join(self.overrides) or ("" if self.config is None else self.title)
 
 
 @dataclass(frozen=True)

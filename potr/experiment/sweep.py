@@ -47,18 +47,17 @@ def compose(config: Any) -> None:
 
 
 def planned(jobs: Sequence[Job]) -> list[Job]:
-    """The runs of a sweep, each once, numbered, and those that are refused named by what only they ask for.
+    """The runs of a sweep, each once, numbered, and with the overrides that not all of them share.
 
     A codec with a single operating point makes one run of a sweep over qualities.
     """
-    common = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs)) if len(jobs) > 1 else set()
+    common = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs))
     unique: dict[Any, Job] = {}
     for job in jobs:
-        if job.config is None:
-            own = tuple(override for override in job.overrides if override not in common)
-            unique[own] = replace(job, overrides=own)
-        else:
-            unique.setdefault((pipeline.run_folder(job.config), config_sha256(job.config)), job)
+        mine = tuple(override for override in job.overrides if override not in common)
+        own = job if job.config is None and not mine else replace(job, overrides=mine)
+        known = own.overrides if job.config is None else (pipeline.run_folder(job.config), config_sha256(job.config))
+        unique.setdefault(known, own)
     return [replace(job, number=number, of=len(unique)) for number, job in enumerate(unique.values(), 1)]
 
 

@@ -4,33 +4,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from potr.experiment.result import RunResult
 
 _MISSING = "—"
+_DATASET = ("dataset", "dataset.path", "dataset.name")  # the first column tells them
 _FIGURES = ("splats", "bytes", "ratio", "PSNR", "change", "SSIM", "FPS", "seconds")
 
 
-def sweep_table(results: Sequence[RunResult]) -> str:
+def sweep_table(runs: Sequence[tuple[Sequence[str], RunResult]]) -> str:
     """Markdown, padded so that it reads as a table on a terminal too.
 
-    dataset, codec and quality show where they differ between runs or alone tell what was run; of the settings those
-    that differ. PSNR (dB), its change, and SSIM are of the decoded model on the test views; FPS is after over before;
-    seconds are the encoder's.
+    PSNR (dB), its change, and SSIM are of the decoded model on the test views; FPS is after over before; seconds are
+    the encoder's.
+
+    Args:
+        runs: each with what only it, or only some of the sweep, were asked for: ("quality=0.2", "prune=paper").
     """
-    varied = _varied(results)
+    asked = [dict(_pair(override) for override in overrides) for overrides, _ in runs]
+    varied = ["dataset", *dict.fromkeys(key for keys in asked for key in keys if key not in _DATASET)]
+    named = [
+        ([_value(result, keys, name) for name in varied], result) for keys, (_, result) in zip(asked, runs, strict=True)
+    ]
     rows = [[*varied, *_FIGURES]]
-    for r in sorted(results, key=lambda r: [_order(_value(r, name)) for name in varied]):
-        rows.append([*(_text(_value(r, name)) for name in varied), *_figures(r)])
+    rows += [[*names, *_figures(result)] for names, result in sorted(named, key=lambda row: [*map(_order, row[0])])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    names = len(varied)
-    rule = ["-" * width if column < names else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    texts = len(varied)
+    rule = ["-" * width if column < texts else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     lines = [
-        [
-            cell.ljust(width) if column < names else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
+        [_padded(cell, width, column < texts) for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
         for row in rows
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
@@ -42,25 +44,28 @@ def hole_table(holes: Sequence[tuple[str, str]]) -> str:
     return "\n".join(["| no result | because |", "| --- | --- |", *rows])
 
 
-def _varied(results: Sequence[RunResult]) -> list[str]:
-    names = ["dataset", "codec", "quality", *sorted({key for result in results for key in result.settings})]
-    differing = [name for name in names if len({_text(_value(result, name)) for result in results}) > 1]
-    return ["dataset", *[name for name in differing if name != "dataset"]]
+def _pair(override: str) -> tuple[str, str]:
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
 
 
-def _value(result: RunResult, name: str) -> Any:
-    return getattr(result, name) if name in ("dataset", "codec", "quality") else result.settings.get(name)
+def _value(result: RunResult, asked: dict[str, str], name: str) -> str:
+    if name in ("dataset", "codec", "quality"):  # as it came out: quality means nothing to some codecs
+        value = getattr(result, name)
+        return _MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return asked.get(name, _MISSING)
 
 
-def _order(value: Any) -> tuple[int, float, str]:
-    """None first, then numbers by size, then text."""
-    if value is None:
-        return 0, 0.0, ""
-    return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))
+def _order(text: str) -> tuple[int, float, str]:
+    """Numbers by size, then text."""
+    try:
+        return 0, float(text), ""
+    except ValueError:
+        return 1, 0.0, text
 
 
-def _text(value: Any) -> str:
-    return _MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+def _padded(cell: str, width: int, left: bool) -> str:
+    return cell.ljust(width) if left else cell.rjust(width)
 
 
 def _figures(r: RunResult) -> list[str]:

@@ -146,6 +146,34 @@ def test_a_bug_in_one_job_is_a_hole_with_its_reason_until_it_runs_again(
     assert runs.failures == runs.problems == ()
 
 
+def test_a_misspelt_name_refuses_the_whole_sweep_before_its_first_run(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong, message in (
+        ("codec=default,papr", "unknown codec: 'papr'; did you mean 'paper'? allowed: "),
+        ("quality=0.2,good", "quality: Value 'good' of type 'str' could not be converted to Float"),
+        ("prune.capp=1,2", "unknown key 'prune.capp'; did you mean 'prune.cap'?"),
+    ):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), wrong) == 2
+        out, err = capsys.readouterr()
+        assert (out, len(err.splitlines())) == ("", 1)
+        assert message in err
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_sweep_over_presets_has_a_column_for_what_differs_and_runs_each_run_once(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    choices = ("compact=from_quality,none", "compact.enabled=null,false")  # four combinations of two runs
+    assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), *choices) == 0
+    out, err = capsys.readouterr()
+    rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in out.splitlines()]
+    assert rows[0] == ["dataset", "compact", "compact.enabled", "splats"]
+    assert [row[:3] for row in rows[2:]] == [["ball", "from_quality", "false"], ["ball", "from_quality", "null"]]
+    assert "run 2 of 2" in err
+
+
 def test_the_same_command_is_the_same_sweep() -> None:
     assert sweep.name_of(["quality=0.5"]) is None
     names = {
@@ -160,8 +188,16 @@ def test_the_same_command_is_the_same_sweep() -> None:
     ("argument", "message"),
     [
         ("dataset=dmo", "unknown dataset: 'dmo'; did you mean 'demo'? allowed: bicycle, bonsai"),
-        ("prune=hlf", "unknown prune: 'hlf'; did you mean 'half'? allowed: from_quality, half, none"),
+        ("prune=hlf", "unknown prune: 'hlf'; did you mean 'half'? allowed: from_quality, gentle, half, none, "),
         ("prune.capp=1", "unknown key 'prune.capp'; did you mean 'prune.cap'? allowed: prune.early_passes, "),
+        ("compact=stron", "unknown compact: 'stron'; did you mean 'strong'? allowed: from_quality, no_refit, none, "),
+        ("quantize=paperr", "unknown quantize: 'paperr'; did you mean 'paper'? allowed: coarse, eight_bit, fine, "),
+        ("backend=gpu", "unknown backend: 'gpu'; did you mean 'cpu'? allowed: auto, cpu, reference"),
+        ("codec=papr", "unknown codec: 'papr'; did you mean 'paper'? allowed: "),
+        ("tracker=wandbb", "unknown tracker: 'wandbb'; did you mean 'wandb'? allowed: none, wandb"),
+        ("evaluate=standart", "unknown evaluate: 'standart'; did you mean 'standard'? allowed: standard"),
+        ("launcher=slrum", "unknown launcher: 'slrum'; did you mean 'slurm'? allowed: joblib, local, ray, slurm, "),
+        ("launcher.job=2", "unknown key 'launcher.job'; did you mean 'launcher.jobs'? allowed: launcher.name, "),
         ("qualty=0.3", "unknown key 'qualty'; did you mean 'quality'? allowed: dataset, "),
         ("evaluate.lpips=vg", "unknown value of evaluate.lpips: 'vg'; did you mean 'vgg'? allowed: none, vgg, alex"),
         ("prune.cap=small", "prune.cap: Value 'small' of type 'str' could not be converted to Float"),
