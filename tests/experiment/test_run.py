@@ -170,7 +170,7 @@ def test_a_sweep_over_presets_has_a_column_for_what_differs_and_runs_each_run_on
     out, err = capsys.readouterr()
     rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in out.splitlines()]
     assert rows[0] == ["dataset", "compact", "compact.enabled", "splats"]
-    assert [row[:3] for row in rows[2:]] == [["ball", "from_quality", "false"], ["ball", "from_quality", "null"]]
+    assert [row[:3] for row in rows[2:]] == [["ball", "from_quality", "False"], ["ball", "from_quality", "null"]]
     assert "run 2 of 2" in err
 
 
