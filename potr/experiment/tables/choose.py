@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from potr.experiment.curves import Curve, curve_label, curves, suite_rank
@@ -11,9 +12,33 @@ from potr.experiment.failure import Failure
 from potr.experiment.report import Collected
 from potr.experiment.result import Measured, RunResult
 from potr.experiment.tables.document import Cell, Marked, Value
+from potr.io.suites import SCENES
 
 # Settings that leave a codec what it is: a peer's options make a variant of the peer, the others change no result.
 _HARMLESS = ("codec.options.", "backend.", "seed", "dataset.", "evaluate.")
+
+
+def as_the_paper(collected: Collected) -> Collected:
+    """The same, where a result keeps its suite only if its scene is the paper's: its model, its views, unchanged.
+
+    What has no more than a name in common with a scene never enters a suite's mean or stands beside published points.
+    """
+    return replace(collected, results=tuple(r if _is_the_papers(r) else _of_no_suite(r) for r in collected.results))
+
+
+def _is_the_papers(r: RunResult) -> bool:
+    known = SCENES.get(r.dataset)
+    return (
+        known is not None
+        and known.suite == r.suite
+        and not any(key.startswith("dataset.") for key in r.settings)
+        and known.splats in (None, r.splats_before)
+        and (r.train_views, len(r.after.views)) == (known.photographs - known.test_views, known.test_views)
+    )
+
+
+def _of_no_suite(r: RunResult) -> RunResult:
+    return replace(r, suite=None, reasons={"suite": "not one of the paper's", **r.reasons})
 
 
 def has_only(settings: Mapping[str, Any], *prefixes: str) -> bool:

@@ -14,10 +14,11 @@ from potr.experiment.report import Collected
 from potr.experiment.result import RunResult
 from potr.experiment.tables.choose import failed, has_only, lpips_of, number_of, plain_curves, quotient
 from potr.experiment.tables.document import PUBLISHED_NOTE, Cell, Column, Document, Marked, Table, mean
-from potr.io.suites import SUITES
+from potr.io.suites import SCENES, SUITES
 
 QUALITY = 0.1  # of the paper's examples
 MEASURED = "measured"
+_NAMESAKE = "shares a name with a scene of the paper, but not its released model, its views or their size"
 _FIGURES = (
     *(Column("PSNR", "dB", ".2f"), Column("SSIM", spec=".3f"), Column("LPIPS", spec=".3f")),
     *(Column("size", "MB", ",.2f", 1e-6, "size [bytes]"), Column("splats", spec=",.0f")),
@@ -31,7 +32,7 @@ def document(collected: Collected, published: Published) -> Document:
     """Means per suite, then every scene; the scenes that are not the paper's have a table of their own."""
     at_quality = [r for r in collected.results if r.quality is None or abs(r.quality - QUALITY) < 1e-9]
     chosen = plain_curves(at_quality)
-    papers = [c for c in chosen if c.suite in SUITES and _whole(c.points[0])]
+    papers = [c for c in chosen if c.suite in SUITES]
     others = [c for c in chosen if c not in papers]
     suites = [suite_table(suite, papers, published) for suite in SUITES]
     scenes = [scenes_table(suite, papers, published) for suite in SUITES]
@@ -96,14 +97,15 @@ def scenes_table(suite: str, papers: Sequence[Curve], published: Published) -> T
 
 
 def own_table(others: Sequence[Curve]) -> Table:
-    """Scenes of no suite, and the paper's with fewer views or smaller photographs: not comparable with the paper's."""
+    """Scenes of no suite, and what has only its name in common with one of the paper's (``choose.as_the_paper``)."""
     rows: list[tuple[Cell, ...]] = []
-    for scene, found in groupby(others, key=lambda c: c.scene):
+    for name, found in groupby(others, key=lambda c: c.scene):
         several = list(found)
+        scene: Cell = Marked(name, _NAMESAKE) if several[0].points[0].dataset in SCENES else name
         rows.append((scene, "the model compressed", *_uncompressed(several[0].points[0])))
         rows += [(scene, c.label, *_figures(r)) for c in several for r in c.points]
     columns = (Column("scene"), Column("codec"), *_FIGURES)
-    title = "Scenes that are not the paper's: comparable with themselves only"
+    title = "Scenes and models that are not the paper's: comparable with themselves only"
     return Table("own_scenes", title, columns, tuple(rows), (_LPIPS, _RATIO))
 
 
@@ -157,11 +159,6 @@ def _by_label(several: Sequence[Curve]) -> list[tuple[str, list[Curve]]]:
 
 def _by_method(row: PublishedRow) -> tuple[str, int]:
     return row.method.lower(), row.bytes or 0
-
-
-def _whole(result: RunResult) -> bool:
-    """Whether the scene was taken as the paper takes it: all views, full size, its own background."""
-    return not any(key.startswith("dataset.") for key in result.settings)
 
 
 def _concerns(failure: Failure) -> bool:

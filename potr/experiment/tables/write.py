@@ -9,7 +9,7 @@ from pathlib import Path
 from potr.experiment.published import Published, published
 from potr.experiment.report import Collected, collect
 from potr.experiment.tables import ablation, figures, fps, main_table, peers, rate_distortion, stages
-from potr.experiment.tables.choose import plain_curves
+from potr.experiment.tables.choose import as_the_paper, plain_curves
 from potr.experiment.tables.document import Document, holes_table
 from potr.experiment.tables.formats import latex, markdown, table_csv, table_markdown
 from potr.experiment.tables.survey import survey_files
@@ -38,7 +38,7 @@ def write_tables(outputs: Path, to: Path, names: Sequence[str] = tuple(DOCUMENTS
     Raises:
         PotrError: a file cannot be written, or experiments/paper cannot be read.
     """
-    collected = collect(outputs)
+    collected = as_the_paper(collect(outputs))
     documents = {name: DOCUMENTS[name](collected, published()) for name in names}
     for name, document in documents.items():
         _replace(to / name, _own_files(document))
