@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
 PIP := $(PY) -m pip -qq --disable-pip-version-check install -c constraints.txt
 
-.PHONY: help setup peers run test lint types bench tables fuzz golden clean
+.PHONY: help setup peers run test lint types bench tables results fuzz golden clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,18 @@ bench: setup ## rasteriser benchmark, minutes (experiments/ has those of scenes 
 
 tables: setup ## tables and figures of all experiments from the runs under outputs/
 	@$(PY) experiments/tables.py
+
+SCENES ?= $(patsubst %/,%,$(dir $(wildcard ../shared/scenes/*/point_cloud.ply)))
+comma := ,
+space := $(subst ,, )
+RESULTS_WITH ?= evaluate.lpips=none launcher=joblib
+
+results: setup ## every codec on the folders SCENES="..."; tables, figures and the report go to docs/results (an hour)
+	@test -n "$(SCENES)" || { echo 'no scenes: make results SCENES="DIR DIR2"'; exit 2; }
+	@$(PY) -m potr.run experiment=peers dataset=folder "dataset.path=$(subst $(space),$(comma),$(strip $(SCENES)))" \
+		"outputs=outputs/results" $(RESULTS_WITH) || test $$? = 2  # with holes the tables are written all the same
+	@$(PY) experiments/tables.py outputs/results --to docs/results
+	@$(VENV)/bin/potr report outputs/results -o docs/results/report.html --pictures-mb 2
 
 fuzz: setup ## fuzz the native decoder under ASan and UBSan for a minute
 	@$(PY) tests/format/run_fuzz.py
