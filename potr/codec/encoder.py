@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,12 +26,14 @@ from potr.codec.quantize import quantize
 from potr.codec.quantized import QuantizedModel
 from potr.codec.refit import refit
 from potr.codec.serialize import pack_model
-from potr.errors import SceneError
+from potr.errors import PotrError, SceneError
 from potr.io.clean import check_model
 from potr.progress import Progress, silent
 from potr.rasterizer.base import ColorStatistics, Rasterizer
-from potr.rasterizer.select import select
+from potr.rasterizer.select import select, signature
 from potr.splats import SplatModel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Encoded:
     data: bytes
     stages: tuple[StageReport, ...]
     config: CodecConfig
+    resumed: bool = False  # from a checkpoint
 
 
 def encode(
@@ -96,7 +100,7 @@ def encode(
 
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return Encoded(data, tuple(session.reports), config)
+    return Encoded(data, tuple(session.reports), config, session.resumed)
 
 
 def _pixel_size_in_views(model: SplatModel, views: Sequence[View]) -> Tensor:
@@ -119,12 +123,16 @@ class _Session:
         self.views, self.config, self.rasterizer, self.progress = views, config, rasterizer, progress
         self.prune_config = absolute_target(config.prune, model.num_splats)  # both phases mean the input's splats
         self.checkpoint = checkpoint
-        self.key = checkpoints.fingerprint(model, views, config, rasterizer.name) if checkpoint else ""
+        self.key = checkpoints.fingerprint(model, views, config, signature(rasterizer)) if checkpoint else ""
         self.done = checkpoints.load(checkpoint, self.key) if checkpoint else Progressed()
-        self.shared_key = checkpoints.fingerprint(model, views, self.prune_config, rasterizer.name) if shared else ""
+        self.resumed = self.done != Progressed()
+        self.shared_key = (
+            checkpoints.fingerprint(model, views, self.prune_config, signature(rasterizer)) if shared else ""
+        )
         self.shared = shared / f"{self.shared_key}.npz" if shared else None
         if self.shared is not None and self.done.early is None:
             self.done = checkpoints.load(self.shared, self.shared_key)
+        self.found_early = self.done.early is not None and not self.resumed
         self.reports: list[StageReport] = []
         self.cap: float | None = None  # rise of the MSE that a splat is worth; known after the first pass
 
@@ -141,9 +149,8 @@ class _Session:
             state=first, on_pass=on_pass, progress=self.progress,
         )  # fmt: skip
         self.cap = state.cap
-        if phase == "early" and self.shared is not None and not self.shared.exists():
-            only = Progressed(early=state, seconds={phase: time.perf_counter() - begin})
-            checkpoints.save(self.shared, self.shared_key, only)
+        if phase == "early" and self.shared is not None and not self.found_early:
+            self._share(Progressed(early=state, seconds={phase: time.perf_counter() - begin}))
         details = {"passes": [p.to_dict() for p in state.passes], "cap": state.cap}
         self._report(f"prune_{phase}", begin, model.num_splats, len(state.kept), details)
         return state
@@ -219,6 +226,13 @@ class _Session:
         self.done = done
         if self.checkpoint is not None:
             checkpoints.save(self.checkpoint, self.key, done)
+
+    def _share(self, early: Progressed) -> None:
+        assert self.shared is not None
+        try:
+            checkpoints.save(self.shared, self.shared_key, early)
+        except PotrError as error:  # others will do it again, no more
+            log.debug("not shared: %s", error)
 
     def _report(self, name: str, begin: float, before: int, after: int, details: dict[str, Any]) -> None:
         self.reports.append(StageReport(name, time.perf_counter() - begin, before, after, details))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -30,6 +31,7 @@ from potr.experiment.identity import measurement_sha256
 from potr.files import write_atomic
 from potr.progress import Progress, silent
 from potr.rasterizer.base import ColorStatistics, Rasterizer, RemovalCost
+from potr.rasterizer.select import signature
 from potr.scene import Scene
 from potr.splats import SplatModel
 
@@ -81,14 +83,22 @@ class CachedPhoto:
 
 
 class CachedCosts:
-    """A rasteriser that remembers the removal costs of one model: the one that all runs of a scene begin with."""
+    """A rasteriser that remembers the removal costs of one model: the one that all runs of a scene begin with.
+
+    ``saved_seconds`` is what the costs that were found took to compute.
+    """
 
     def __init__(self, inner: Rasterizer, model: SplatModel, cache: Path) -> None:
         self._inner, self._model, self._folder = inner, model, cache / "costs"
+        self.saved_seconds = 0.0
 
     @property
     def name(self) -> str:
         return self._inner.name
+
+    @property
+    def instruction_set(self) -> str:
+        return str(getattr(self._inner, "instruction_set", ""))
 
     def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor:
         return self._inner.render(model, camera, background)
@@ -103,18 +113,22 @@ class CachedCosts:
     ) -> RemovalCost:
         if not _same(model, self._model):
             return self._inner.removal_cost(model, views, background, progress=progress)
-        path = self._folder / f"{measurement_sha256(model, views, [self.name, background])}.npz"
-        cost = _load_cost(path, model)
-        if cost is None:
-            cost = self._inner.removal_cost(model, views, background, progress=progress)
-            arrays = {f.name: np.asarray(_plain(getattr(cost, f.name))) for f in fields(cost)}
-            _store(path, arrays)
-        else:
+        path = self._folder / f"{measurement_sha256(model, views, [signature(self._inner), background])}.npz"
+        found = _load_cost(path, model)
+        if found is not None:
             log.info("removal costs of the untouched model: computed earlier, %s", path)
+            cost, seconds = found
+            self.saved_seconds += seconds
+            return cost
+        start = time.perf_counter()
+        cost = self._inner.removal_cost(model, views, background, progress=progress)
+        arrays = {f.name: np.asarray(_plain(getattr(cost, f.name))) for f in fields(cost)}
+        _store(path, arrays | {"seconds": np.asarray(time.perf_counter() - start)})
         return cost
 
 
-def _load_cost(path: Path, model: SplatModel) -> RemovalCost | None:
+def _load_cost(path: Path, model: SplatModel) -> tuple[RemovalCost, float] | None:
+    """The costs and the seconds that they took."""
     stored = _load(path)
     if stored is None:
         return None
@@ -123,7 +137,8 @@ def _load_cost(path: Path, model: SplatModel) -> RemovalCost | None:
         if any(tensor.shape != (model.num_splats,) for tensor in tensors.values()):
             return None
         on_device = {name: tensor.to(model.device) for name, tensor in tensors.items()}
-        return RemovalCost(**on_device, sse=float(stored["sse"]), samples=int(stored["samples"]))
+        cost = RemovalCost(**on_device, sse=float(stored["sse"]), samples=int(stored["samples"]))
+        return cost, float(stored["seconds"])
     except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile):
         return None
 

@@ -21,13 +21,20 @@ from potr.splats import SplatModel
 
 
 class Coder(Protocol):
-    """``file`` is the name under which a run keeps the bytes; ``version`` is of what does the work."""
+    """What a run needs of a codec.
+
+    ``file`` is the name under which a run keeps the bytes; ``version`` is of what does the work; ``in_child_process``
+    where that is another program, whose memory is not this process's.
+    """
 
     @property
     def file(self) -> str: ...
 
     @property
     def version(self) -> str: ...
+
+    @property
+    def in_child_process(self) -> bool: ...
 
     def encode(
         self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress
@@ -51,6 +58,7 @@ class PotrCoder:
     """potr.encode and potr.decode."""
 
     file = "scene.potr"
+    in_child_process = False
 
     def __init__(self, config: CodecConfig) -> None:
         self.config = config
@@ -70,7 +78,7 @@ class PotrCoder:
             progress=progress,
         )
         sections = {section["name"]: section["coded_bytes"] for section in describe(encoded.data)["sections"]}
-        return PeerEncoded(encoded.data, encoded.stages, asdict(encoded.config), sections)
+        return PeerEncoded(encoded.data, encoded.stages, asdict(encoded.config), sections, encoded.resumed)
 
     def decode(self, data: bytes) -> SplatModel:
         """The model that the bytes hold."""
@@ -85,6 +93,7 @@ class PeerCoder:
         self.peer: PeerCodec = peer(config.codec.name, config.codec.options)
         self.file = f"scene{self.peer.suffix}"
         self.version = self.peer.version
+        self.in_child_process = self.peer.in_child_process
 
     def encode(
         self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress

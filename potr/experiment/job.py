@@ -84,7 +84,7 @@ def attempt(job: Job) -> Outcome:
             trace = traceback.format_exc() if bug else None
             reason = str(error) if not bug else f"{type(error).__name__}: {error}"
             log.error("%s: %s%s", job.title, reason, f"\n{trace}" if trace else "")
-            return Outcome(str(pipeline.record_failure(config, reason, trace).folder), reason, bug)
+            return Outcome(_recorded(config, reason, trace), reason, bug)
 
 
 def attempt_elsewhere(job: Job) -> Outcome:
@@ -98,4 +98,13 @@ def died(job: Job, how: str) -> Outcome:
     """The outcome of a job whose process came to an end without one."""
     assert job.config is not None
     reason = f"its process died ({how}); the same command tries again"
-    return Outcome(str(pipeline.record_failure(job.config, reason).folder), reason)
+    return Outcome(_recorded(job.config, reason), reason)
+
+
+def _recorded(config: RunConfig, reason: str, trace: str | None = None) -> str | None:
+    """The run's folder with the failure in it; None, and a line in the log, where it cannot be written."""
+    try:
+        return str(pipeline.record_failure(config, reason, trace).folder)
+    except PotrError as error:
+        log.error("cannot record it: %s", error)
+        return None

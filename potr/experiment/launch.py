@@ -67,14 +67,17 @@ def _joblib(jobs: Sequence[Job], launcher: LauncherConfig, outputs: Path) -> Don
                 done.add(job.number)
                 yield job, outcome
         except BrokenExecutor:
-            suspects = [job for job in begun if job.number not in done]
+            handed = list(begun)  # joblib's own thread may still be adding
+            suspects = [job for job in handed if job.number not in done]
             log.warning("a process died; the %d runs it may have been doing go on one by one", len(suspects))
             for job in suspects:
                 try:
                     yield from _pool([job], 1, threads, [])
                 except BrokenExecutor:
                     yield job, died(job, "killed, perhaps for want of memory")
-        left = left[len(begun) :]
+            left = left[len(handed) :]
+        else:
+            left = []
 
 
 def _pool(jobs: Sequence[Job], at_once: int, threads: int, begun: list[Job]) -> Done:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from potr.cameras import RGB, View
+from potr.errors import PotrError
 from potr.evaluate.lpips import LpipsModel, load_lpips
 from potr.evaluate.quality import evaluate
 from potr.evaluate.speed import frames_per_second
@@ -21,6 +22,7 @@ from potr.experiment.schema import EvaluateConfig
 from potr.files import write_atomic
 from potr.progress import Progress
 from potr.rasterizer.base import Rasterizer
+from potr.rasterizer.select import signature
 from potr.splats import SplatModel
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,7 @@ class Judge:
     def _figures(self, model: SplatModel, progress: Progress, cache: Path | None) -> Figures:
         if cache is None:
             return self._evaluate(model, progress)
-        settings = [self.rasterizer.name, self.settings.lpips, self.settings.lpips_views, self.lpips is not None]
+        settings = [signature(self.rasterizer), self.settings.lpips, self.settings.lpips_views, self.lpips is not None]
         path = cache / f"{measurement_sha256(model, self.views, settings)[:16]}.json"
         try:
             figures: Figures = json.loads(path.read_text())
@@ -86,7 +88,10 @@ class Judge:
             log.info("quality before compression: measured earlier, %s", path)
         except (OSError, ValueError, KeyError):
             figures = self._evaluate(model, progress)
-            write_atomic(path, json.dumps(figures, indent=2).encode(), overwrite=True)
+            try:
+                write_atomic(path, json.dumps(figures, indent=2).encode(), overwrite=True)
+            except PotrError as error:  # a cache that cannot be written is no error
+                log.debug("not cached: %s", error)
         return figures
 
     def _evaluate(self, model: SplatModel, progress: Progress) -> Figures:

@@ -29,7 +29,15 @@ from potr.experiment.lock import locked
 from potr.experiment.measure import Judge, judge
 from potr.experiment.opening import opened
 from potr.experiment.pictures import caption, megabytes, save_comparison, typical_view
-from potr.experiment.result import CONFIG_FILE, RESULT_FILE, Measured, RunResult, read_result, write_result
+from potr.experiment.result import (
+    CONFIG_FILE,
+    RESULT_FILE,
+    Measured,
+    RunResult,
+    read_result,
+    without_idle_reasons,
+    write_result,
+)
 from potr.experiment.schema import RunConfig, changes, to_yaml, with_codec_resolved
 from potr.experiment.tracking import track_finished, tracker
 from potr.experiment.views import pictured, save_views
@@ -100,11 +108,17 @@ def _run(config: RunConfig, codec: Coder, progress: Progress) -> RunResult:
     run_identity = Identity(identity.config_sha256(config), identity.inputs_sha256(scene))
     finished = find_finished(folder, run_identity, config.force)
     if finished is not None:
+        (folder / FAILURE_FILE).unlink(missing_ok=True)  # what was asked last has a result
+        if finished.codec_version != codec.version:
+            log.warning("%s: made by %s, here is %s", folder, finished.codec_version, codec.version)
         log.info("%s: finished earlier; force=true does it again", folder)
         track_finished(config, finished, _pictures(folder))
         return finished
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in (RESULT_FILE, FAILURE_FILE):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PotrError(f"{folder}: cannot make this folder: {error.strerror}") from None
+    for stale in (RESULT_FILE, FAILURE_FILE, *([CHECKPOINT] if config.force else [])):
         (folder / stale).unlink(missing_ok=True)
     hashes = (run_identity.config_sha256, run_identity.inputs_sha256)
     with log_file(folder / LOG_FILE), tracker(config, folder, hashes) as track:
@@ -127,16 +141,16 @@ def _compress_and_measure(
     cache = Path(config.outputs) / CACHE
     rasterizer = select(config.backend.name, threads=config.threads)
     jury = judge(scene.test_views, scene.background, rasterizer, config.evaluate)
-    before = jury.quality(scene.model, _named("measure before", progress), cache=cache / "before")
+    known = cache / "before" if config.cache else None
+    before = jury.quality(scene.model, _named("measure before", progress), cache=known)
     checkpoint = folder / CHECKPOINT
-    resumed = checkpoint.exists()
     reset_peak_memory()
     helped = ranks.shared(rasterizer, config.threads)
-    remembering = CachedCosts(helped, scene.model, cache) if config.cache else helped
+    remembering = CachedCosts(helped, scene.model, cache) if config.cache else None
     code = identity.code_sha256("", "io", "rasterizer", "codec")
     shared = cache / "pruned" / code[:12] if config.cache else None
-    encoded = codec.encode(scene, remembering, checkpoint, shared, progress)
-    peak_memory = peak_memory_bytes()
+    encoded = codec.encode(scene, remembering or helped, checkpoint, shared, progress)
+    peak_memory = None if codec.in_child_process else peak_memory_bytes()
     write_atomic(folder / codec.file, encoded.data, overwrite=True)
     data = (folder / codec.file).read_bytes()
     start = time.perf_counter()
@@ -150,7 +164,11 @@ def _compress_and_measure(
     _save_cameras(folder / CAMERAS_FILE, scene)
     rates = rate(len(data), scene.model.num_splats, decoded.num_splats, encoded.sections)
     commit = identity.git_commit()
-    return RunResult(
+    seconds = _seconds_per_stage(encoded.stages)
+    if remembering is not None and remembering.saved_seconds:
+        first = next(iter(seconds))  # whoever asks for the untouched model's costs asks first
+        seconds[first] += remembering.saved_seconds
+    result = RunResult(
         dataset=scene.name,
         suite=config.dataset.suite,
         quality=config.quality if config.codec.has_quality else None,
@@ -172,18 +190,24 @@ def _compress_and_measure(
         train_views=len(scene.train_views),
         before=before,
         after=after,
-        encode_seconds=_seconds_per_stage(encoded.stages),
+        encode_seconds=seconds,
         decode_seconds=decode_seconds,
         peak_memory=peak_memory,
-        machine=asdict(describe_machine()) | {"processes": ranks.count()},
+        machine=asdict(describe_machine()) | {"processes": ranks.count(), "runs_at_once": _runs_at_once(config)},
         stages=tuple(asdict(stage) for stage in encoded.stages),
-        resumed=resumed,
-        reasons=_reasons(config, jury, commit, peak_memory),
+        resumed=encoded.resumed,
+        reasons=_reasons(config, codec, jury, commit),
         config_sha256=run_identity.config_sha256,
         inputs_sha256=run_identity.inputs_sha256,
         bitstream_sha256=hashlib.sha256(data).hexdigest(),
         folder=folder,
     )
+    return without_idle_reasons(result)
+
+
+def _runs_at_once(config: RunConfig) -> int:
+    """How many runs may have shared the machine with this one, itself included: its times are as good as that."""
+    return 1 if config.launcher.name == "local" else config.launcher.jobs or 1
 
 
 def find_finished(folder: Path, wanted: Identity, force: bool) -> RunResult | None:
@@ -272,16 +296,16 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _reasons(config: RunConfig, jury: Judge, commit: str | None, peak_memory: int | None) -> dict[str, str]:
+def _reasons(config: RunConfig, codec: Coder, jury: Judge, commit: str | None) -> dict[str, str]:
     reasons = {f"{side}.{path}": why for side in ("before", "after") for path, why in jury.reasons().items()}
     reasons |= {"suite": "not one of the paper's", "sweep": "a single run"}
     if not config.codec.has_quality:
         reasons["quality"] = f"{config.codec.name} has a single operating point"
     if commit is None:
         reasons["git_commit"] = "not a git checkout"
-    if peak_memory is None:
-        reasons["peak_memory"] = "this system does not tell it"
-    return reasons | {"machine.gpu": "none", "machine.memory_bytes": "this system does not tell it"}
+    untold = "this system does not tell it"
+    reasons["peak_memory"] = "another program did the work" if codec.in_child_process else untold
+    return reasons | {"machine.gpu": "none", "machine.memory_bytes": untold}
 
 
 def _named(name: str, progress: Progress) -> Progress:

@@ -43,7 +43,7 @@ def summary(result: RunResult) -> str:
         "",
         f"  AC zeros  {_percent(ac_zero_share(r))} of the SH coefficients of degrees 1 to 3",
         f"  seconds   {_seconds(r.encode_seconds)}; decode {r.decode_seconds:.2f}"
-        + (" (pruning resumed: its last part only)" if r.resumed else ""),
+        + (" (pruning resumed)" if r.resumed else ""),
         f"  memory    {_megabytes(r.peak_memory)} at most while encoding",
         "",
         *_files(r),
@@ -79,7 +79,10 @@ class Collected:
 
 
 def collect(outputs: Path) -> Collected:
-    """Every run under a folder, whatever became of it, in the order of the folders' names."""
+    """Every run under a folder, whatever became of it, in the order of the folders' names.
+
+    A failure beside a result is the later of the two: what was asked last has no result.
+    """
     results: list[RunResult] = []
     failures: list[Failure] = []
     problems: list[str] = []
@@ -89,10 +92,10 @@ def collect(outputs: Path) -> Collected:
     }  # has a config.yaml too
     for folder in sorted(folders):
         try:
-            if (folder / RESULT_FILE).exists():
-                results.append(read_result(folder))
-            elif (folder / FAILURE_FILE).exists():
+            if (folder / FAILURE_FILE).exists():
                 failures.append(read_failure(folder))
+            elif (folder / RESULT_FILE).exists():
+                results.append(read_result(folder))
             else:
                 problems.append(f"{folder}: {INTERRUPTED}")
         except PotrError as error:

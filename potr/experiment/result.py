@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,11 @@ class RunResult:
         file: the name of the compressed scene in ``folder``.
         bytes: of ``file``, which is everything the decoder needs; ratio is uncompressed_bytes (248 a splat) over it.
         bytes_per_section: payload bytes; "container" is what no section accounts for.
-        encode_seconds: stage to seconds; a stage that ran twice is summed.
+        encode_seconds: stage to seconds; a stage that ran twice is summed, and what was found in the cache counts with
+            the seconds that it took when it was made.
         peak_memory: bytes, the largest resident memory of the process while encoding.
         stages: the encoder's reports, in order: name, seconds, splats_before, splats_after, details.
-        resumed: whether the pruning went on from an interrupted run; encode_seconds then hold the last part only.
+        resumed: whether the pruning went on from an interrupted run; encode_seconds hold both parts.
         reasons: dotted path of a null to why it is null; "*" stands for every entry of a list.
         config_sha256, inputs_sha256, bitstream_sha256: of the settings and resolved codec parameters, of the model and
             its views, of ``file``.
@@ -107,6 +108,12 @@ class RunResult:
                 and _pattern(path) not in self.reasons
             ):
                 raise PotrError(f"result: {path} is null without a reason")
+
+
+def without_idle_reasons(result: RunResult) -> RunResult:
+    """The result with only those reasons that explain a null of its own."""
+    nulls = {_pattern(path) for path, value in _leaves(_stored(result), "") if value is None}
+    return replace(result, reasons={path: why for path, why in result.reasons.items() if path in nulls})
 
 
 def write_result(result: RunResult, folder: Path) -> None:

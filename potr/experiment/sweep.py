@@ -6,6 +6,7 @@ Hydra and its configurations stay in this process. What goes to another is a ``J
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from potr.experiment.identity import config_sha256
 from potr.experiment.job import Job, Outcome
 from potr.experiment.launch import launch
 from potr.experiment.launcher import require
+from potr.experiment.schema import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +55,32 @@ def planned(jobs: Sequence[Job]) -> list[Job]:
     """
     common = set(jobs[0].overrides).intersection(*(job.overrides for job in jobs))
     unique: dict[Any, Job] = {}
+    owners: dict[Path, Job] = {}
     for job in jobs:
         mine = tuple(override for override in job.overrides if override not in common)
         own = job if job.config is None and not mine else replace(job, overrides=mine)
-        known = own.overrides if job.config is None else (pipeline.run_folder(job.config), config_sha256(job.config))
-        unique.setdefault(known, own)
+        known = own.overrides if job.config is None else _same_run(job.config)
+        if known in unique:
+            continue
+        if job.config is not None:
+            folder = pipeline.run_folder(job.config)
+            owner = owners.setdefault(folder, own)
+            if owner is not own:
+                own = replace(own, config=None, refusal=_clash(folder, owner))
+        unique[known] = own
     return [replace(job, number=number, of=len(unique)) for number, job in enumerate(unique.values(), 1)]
+
+
+def _same_run(config: RunConfig) -> tuple[Any, ...]:
+    """What two jobs have in common that are one run: where it lies, what shapes it, what it reads, how it is timed."""
+    return pipeline.run_folder(config), config_sha256(config), config.dataset, config.paths, config.threads
+
+
+def _clash(folder: Path, owner: Job) -> str:
+    return (
+        f"its result would lie in {folder}, where that of {owner.asked} goes; "
+        "give each its own dataset.name, or outputs"
+    )
 
 
 def run(jobs: Sequence[Job]) -> list[tuple[Job, Outcome]]:
@@ -81,7 +103,8 @@ def run(jobs: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         except KeyboardInterrupt:
             log.warning("interrupted after %d of %d runs; the same command goes on", len(done), len(jobs))
             raise
-    return [done[job.number] for job in jobs]
+    lost = Outcome(reason="its launcher came to an end without it; the same command tries again")
+    return [done.get(job.number, (job, lost)) for job in jobs]
 
 
 def name_of(arguments: Sequence[str]) -> str | None:
@@ -90,4 +113,7 @@ def name_of(arguments: Sequence[str]) -> str | None:
         return None
     unnamed = ("-", "outputs=", "hydra", "launcher", "tracker", "force=", "threads=")
     words = [word for word in arguments if not word.startswith(unnamed)]
-    return re.sub(r"[^\w=.,@+-]+", "_", ",".join(sorted(words)))[:_LONGEST_NAME] or "sweep"
+    name = re.sub(r"[^\w=.,@+-]+", "_", ",".join(sorted(words))) or "sweep"
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]},{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name

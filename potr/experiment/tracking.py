@@ -120,10 +120,10 @@ def _track_curves(settings: TrackerConfig, folder: Path, scene: str, sweep: str,
 def _ends(folders: Iterable[Path]) -> tuple[list[RunResult], list[Failure]]:
     results, failures = [], []
     for folder in folders:
-        if (folder / RESULT_FILE).exists():
-            results.append(read_result(folder))
-        elif (folder / FAILURE_FILE).exists():
+        if (folder / FAILURE_FILE).exists():  # later than a result beside it
             failures.append(read_failure(folder))
+        elif (folder / RESULT_FILE).exists():
+            results.append(read_result(folder))
     return results, failures
 
 

@@ -23,12 +23,14 @@ class PeerEncoded:
         stages: what was done, with seconds; stage names are the peer's own.
         parameters: what quality and the options resolved to; JSON-able.
         sections: payload bytes by part, where the peer can tell; what they leave of ``data`` is its container.
+        resumed: whether an interrupted encode went on; no peer's does.
     """
 
     data: bytes
     stages: tuple[StageReport, ...]
     parameters: dict[str, Any]
     sections: dict[str, int] = field(default_factory=dict)
+    resumed: bool = False
 
 
 class PeerCodec(Protocol):
@@ -39,6 +41,7 @@ class PeerCodec(Protocol):
         suffix: of the file that holds ``data``, with the dot.
         quality_sets: what quality in (0, 1] is turned into ("share of splats kept"), or None for a codec with a single
             operating point, of which a sweep over quality then makes one run.
+        in_child_process: whether another program does the work.
         options: option to default; another key, or a value of another type or range, is a ConfigError of the
             constructor that lists what is allowed.
 
@@ -48,6 +51,7 @@ class PeerCodec(Protocol):
     name: ClassVar[str]
     suffix: ClassVar[str]
     quality_sets: ClassVar[str | None]
+    in_child_process: ClassVar[bool]
     options: ClassVar[Mapping[str, Any]]
 
     def __init__(self, options: Mapping[str, Any]) -> None: ...

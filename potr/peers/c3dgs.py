@@ -73,6 +73,7 @@ class C3dgs:
 
     name: ClassVar[str] = "c3dgs"
     suffix: ClassVar[str] = ".c3dgs"
+    in_child_process: ClassVar[bool] = False
     quality_sets: ClassVar[str | None] = "codebook sizes, and the sensitivity above which a splat is not clustered"
     options: ClassVar[Mapping[str, Any]] = defaults(_OPTIONS)
 

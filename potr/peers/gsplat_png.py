@@ -53,6 +53,7 @@ class GsplatPng:
 
     name: ClassVar[str] = "gsplat_png"
     suffix: ClassVar[str] = ".zip"
+    in_child_process: ClassVar[bool] = False
     quality_sets: ClassVar[str | None] = None
     options: ClassVar[Mapping[str, Any]] = defaults(_OPTIONS)
 

@@ -70,6 +70,7 @@ class MesonGS:
 
     name: ClassVar[str] = "mesongs"
     suffix: ClassVar[str] = ".mesongs"
+    in_child_process: ClassVar[bool] = False
     quality_sets: ClassVar[str | None] = "share of splats pruned, octree depth, bits, codebook size of the higher SH"
     options: ClassVar[Mapping[str, Any]] = defaults(_OPTIONS)
 

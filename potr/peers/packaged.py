@@ -29,6 +29,7 @@ class Packaged(ABC):
     """What they have in common; a subclass says what its program is called with."""
 
     name: ClassVar[str]
+    in_child_process: ClassVar[bool] = True
     suffix: ClassVar[str]
     quality_sets: ClassVar[str | None] = None
     options: ClassVar[Mapping[str, Any]]

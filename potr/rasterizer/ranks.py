@@ -72,7 +72,7 @@ class TorchRanks:
         self.broken, self.told = False, None
         self._local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         backend = "gloo"
-        if torch.cuda.is_available() and dist.is_nccl_available():
+        if dist.is_nccl_available() and self._local_rank < torch.cuda.device_count():
             backend = "cpu:gloo,cuda:nccl"
             torch.cuda.set_device(self.device("cuda"))
         with self._contact():

@@ -43,6 +43,11 @@ def select(name: str = "auto", *, threads: int | None = None) -> Rasterizer:
     raise BackendUnavailable("no rasterizer backend runs here: " + "; ".join(reasons))
 
 
+def signature(rasterizer: Rasterizer) -> str:
+    """What decides a backend's last bits: its name and its instruction set, where it has one."""
+    return f"{rasterizer.name} {getattr(rasterizer, 'instruction_set', '')}".strip()
+
+
 def _create(name: str, threads: int | None) -> Rasterizer:
     if name not in BACKENDS:
         raise ConfigError(f"rasterizer: expected one of auto, {', '.join(BACKENDS)}, got '{name}'")

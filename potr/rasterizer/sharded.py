@@ -24,6 +24,7 @@ from potr.progress import Progress, silent
 from potr.rasterizer.base import ColorStatistics, Rasterizer, RemovalCost
 from potr.rasterizer.blocks import VIEWS_PER_BLOCK, Sums, add, in_blocks
 from potr.rasterizer.ranks import MAIN, Ranks
+from potr.rasterizer.select import signature
 from potr.splats import SplatModel
 
 EXCHANGE_BYTES = 32 << 20  # size of the buffers of sums on their way between ranks
@@ -86,6 +87,11 @@ class ShardedRasterizer:
     @property
     def name(self) -> str:
         return self._own.name
+
+    @property
+    def instruction_set(self) -> str:
+        """Of every rank, for they have to agree."""
+        return str(getattr(self._own, "instruction_set", ""))
 
     def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor:
         return self._own.render(model, camera, background)
@@ -167,8 +173,7 @@ class _Task:
         try:
             backend = self.backend()
             sums = getattr(backend, self.kind)(self.model, block, self.background, progress=progress)
-            described = f"{backend.name} {getattr(backend, 'instruction_set', '')}".strip()
-            return _Part(described, sums.sse, sums.samples), sums, None
+            return _Part(signature(backend), sums.sse, sums.samples), sums, None
         except PotrError as error:
             return _Part(refused=str(error)), None, error
         except BaseException as error:  # an interruption, too, has to be told before it takes its way

@@ -109,6 +109,14 @@ def test_costs_of_the_first_model_are_computed_once(scene: Scene, tmp_path: Path
     assert counting.passes == 5
 
 
+def test_another_instruction_set_has_costs_of_its_own(scene: Scene, tmp_path: Path) -> None:
+    for name in ("x86-64-v3", "x86-64-v4"):
+        counting: Any = Counting()
+        counting.instruction_set = name
+        CachedCosts(counting, scene.model, tmp_path).removal_cost(scene.model, scene.train_views)
+        assert counting.passes == 1
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +146,8 @@ def test_runs_share_the_scene_and_give_the_bytes_they_give_alone(
     assert {path.name for path in (tmp_path / "shared" / ".cache").iterdir()} == {"photos", "costs", "pruned", "before"}
     alone = [pipeline.run(a_config(folder, tmp_path / "alone", quality=q, cache=False)) for q in (0.2, 0.8)]
     assert len(opened) == 3
+    assert not (tmp_path / "alone" / ".cache").exists()
+    assert shared[1].encode_seconds["prune_early"] > shared[1].stages[0]["seconds"]  # with the first pass, found
     assert [r.bitstream_sha256 for r in shared] == [r.bitstream_sha256 for r in alone]
     shutil.rmtree(tmp_path / "shared" / ".cache")
     forced = pipeline.run(a_config(folder, tmp_path / "shared", quality=0.2, force=True))
@@ -155,3 +165,11 @@ def test_a_changed_photograph_is_another_scene(tmp_path: Path) -> None:
     with pytest.raises(potr.PotrError, match="other model, cameras or photographs"):
         pipeline.run(config)
     assert pipeline.run(dataclasses.replace(config, force=True)).inputs_sha256 != first.inputs_sha256
+
+
+def test_no_part_of_the_cache_can_fail_a_run(tmp_path: Path) -> None:
+    folder = make_scene_folder(tmp_path / "scene" / "ball")
+    for part in ("photos", "costs", "pruned", "before"):
+        (tmp_path / "outputs" / ".cache").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "outputs" / ".cache" / part).write_text("in the way")
+    assert pipeline.run(a_config(folder, tmp_path / "outputs")).bytes > 0

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from potr.errors import PotrError
+from potr.experiment.failure import Failure, write_failure
 from potr.experiment.report import collect, summary, table
-from potr.experiment.result import SCHEMA_VERSION, Measured, RunResult, read_result, write_result
+from potr.experiment.result import SCHEMA_VERSION, Measured, RunResult, read_result, without_idle_reasons, write_result
 from tests.helpers.results import a_result
 
 
@@ -154,3 +155,19 @@ def test_a_peer_with_one_operating_point_has_no_quality() -> None:
     one = a_result(quality=None, codec="spz", reasons=a_result().reasons | {"quality": "spz has one"})
     assert summary(one).startswith("garden: spz codec")
     assert table([one, a_result()]).splitlines()[-1].startswith("| garden |")
+
+
+def test_a_failure_beside_a_result_is_what_was_asked_last(tmp_path: Path) -> None:
+    write_result(a_result(folder=tmp_path), tmp_path)
+    failure = Failure("garden", "MipNeRF360", 0.5, "paper", {}, None, "holds a result of another model")
+    write_failure(failure, tmp_path)
+    runs = collect(tmp_path)
+    assert (runs.results, [failure.reason for failure in runs.failures]) == ((), ["holds a result of another model"])
+
+
+def test_reasons_explain_nulls_only() -> None:
+    reasons = a_result().reasons | {"suite": "not one of the paper's", "machine.gpu": "none"}
+    kept = without_idle_reasons(a_result(reasons=reasons, machine={"gpu": None})).reasons
+    assert "suite" not in kept
+    assert kept["machine.gpu"] == "none"
+    assert "before.views.*.lpips" in kept

@@ -2,6 +2,7 @@
 """``python -m potr.run`` as a user types it: single runs, sweeps, help, and what it refuses."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +183,9 @@ def test_the_same_command_is_the_same_sweep() -> None:
     }
     assert names == {"a=x,b=1,2"}
     assert sweep.name_of(["-m", "dataset.path=/data/my scene"]) == "dataset.path=_data_my_scene"
+    many = "dataset=" + ",".join(f"scene_{number}" for number in range(20))
+    long = {sweep.name_of(["-m", many, f"quality={q}"]) for q in (0.1, 0.9)}
+    assert len(long) == 2
 
 
 @pytest.mark.parametrize(
@@ -256,3 +260,25 @@ def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path: Path, monkeypatch:
     assert schema.conf_folder() == tmp_path / "site" / "conf"
     (package / "conf").mkdir()
     assert schema.conf_folder() == package / "conf"
+
+
+def test_two_runs_of_one_folder_are_not_taken_for_one(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "elsewhere" / scene_folder.name
+    shutil.copytree(scene_folder, copy)
+    paths = f"dataset.path={scene_folder},{copy}"
+    assert started(monkeypatch, "-m", "dataset=folder", paths, f"outputs={tmp_path / 'o'}", *QUICK) == 2
+    out, _ = capsys.readouterr()
+    assert "give each its own dataset.name" in out
+    assert len(report.collect(tmp_path / "o").results) == 1
+
+
+def test_a_failure_that_cannot_be_recorded_stops_no_other_run(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "blocked").write_text("not a folder")
+    names = "dataset.name=blocked,open"
+    assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), names) == 2
+    assert [result.dataset for result in report.collect(tmp_path).results] == ["open"]
+    assert "cannot record it" in capsys.readouterr().err
