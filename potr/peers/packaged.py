@@ -212,7 +212,7 @@ class CompressedPly(_SplatTransformed):
 
 
 class Sog(_SplatTransformed):
-    """PlayCanvas's SOG, written by splat-transform on the CPU: minutes.
+    """PlayCanvas's SOG, written by splat-transform on the CPU: very slow (docs/peers.md).
 
     Splats in Morton order as the pixels of lossless WebP images: 16-bit positions after a logarithm, codebooks of 256
     entries for sizes and colours, rotations in 3 x 8 bits, and SH as a palette of up to 65,536 entries found by
