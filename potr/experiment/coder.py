@@ -90,7 +90,7 @@ class PeerCoder:
 
     def __init__(self, config: RunConfig) -> None:
         self.quality = config.quality
-        self.peer: PeerCodec = peer(config.codec.name, config.codec.options)
+        self.peer: PeerCodec = peer(config.codec.name, config.peer_options())
         self.file = f"scene{self.peer.suffix}"
         self.version = self.peer.version
         self.in_child_process = self.peer.in_child_process

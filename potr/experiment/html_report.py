@@ -13,6 +13,7 @@ import hashlib
 import html
 import json
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,9 @@ def write_report(
     found = collect(outputs)
     if not found.results:
         without = len(found.failures) + len(found.problems)
-        raise PotrError(f"{outputs}: no finished run" + (f", {without} without a result" if without else ""))
+        holes = f", {without} without a result" if without else ""
+        command = f"python -m potr.run outputs={shlex.quote(str(outputs))}"
+        raise PotrError(f"{outputs}: no finished run{holes}; {command} makes one")
     content = report_data(found, outputs, picture_bytes)
     try:
         pictures = [picture.read_bytes() for picture in content.pictures]

@@ -103,7 +103,10 @@ class CodecChoice:
         for key in self.options:
             if key not in usual:
                 raise ConfigError(unknown(f"option of codec {self.name}:", key, tuple(usual)))
-        changed = {key: value for key, value in self.options.items() if value is not None and value != usual[key]}
+        given = {key: value for key, value in self.options.items() if value is not None}
+        if self.name in PEERS:
+            peer_class(self.name).check(given)
+        changed = {key: value for key, value in given.items() if value != usual[key]}
         object.__setattr__(self, "options", changed)
 
     @property
@@ -192,7 +195,13 @@ class RunConfig:
         if given:
             keys = ", ".join(f"{stage}.{key}" for stage, values in given.items() for key in values)
             raise ConfigError(f"codec={self.codec.name} has none of our codec's parameters, got {keys}")
+        peer_class(self.codec.name).check(self.peer_options())
         return None
+
+    def peer_options(self) -> dict[str, Any]:
+        """The options of a peer that differ from its defaults; where it has a seed, the run's unless it is given."""
+        seed = {"seed": self.seed} if "seed" in peer_class(self.codec.name).options else {}
+        return {**seed, **self.codec.options}
 
     def dataset_name(self) -> str:
         """Under which the scene's results lie."""

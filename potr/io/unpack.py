@@ -7,6 +7,7 @@ import io
 import logging
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from potr.io.web import CHUNK, RemoteFile
 from potr.progress import Progress, silent
 
 log = logging.getLogger(__name__)
+
+# What zipfile raises on damaged bytes; a name that is no UTF-8 is a ValueError.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 def unpack(
@@ -55,7 +59,7 @@ def unpack(
         kept: list[Path] = []
         _move_in(staging, target, kept.append)
         return kept
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGE as error:
         advice = "" if remote else "; delete it to download it again"
         raise PotrError(f"{name}: not a usable .zip ({error}){advice}") from error
     except OSError as error:
@@ -71,11 +75,11 @@ def _members(
     found = []
     for info in zipped.infolist():
         path = PurePosixPath(info.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]):
             raise PotrError(f"{archive}: nothing is unpacked, it has a path that leads outside: '{info.filename}'")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise PotrError(f"{archive}: nothing is unpacked, it has a symbolic link: '{info.filename}'")
-        if info.is_dir() or not path.is_relative_to(inside):
+        if not path.parts or info.is_dir() or not path.is_relative_to(inside):
             continue
         relative = path.relative_to(inside)
         if any(_matches(str(relative), want) for want in wanted):

@@ -42,8 +42,8 @@ class PeerCodec(Protocol):
         quality_sets: what quality in (0, 1] is turned into ("share of splats kept"), or None for a codec with a single
             operating point, of which a sweep over quality then makes one run.
         in_child_process: whether another program does the work.
-        options: option to default; another key, or a value of another type or range, is a ConfigError of the
-            constructor that lists what is allowed.
+        options: option to default; another key, or a value of another type or range, is a ConfigError of ``check`` and
+            of the constructor that lists what is allowed.
 
     The constructor raises BackendUnavailable when a package or program is missing, with the command that installs it.
     """
@@ -55,6 +55,11 @@ class PeerCodec(Protocol):
     options: ClassVar[Mapping[str, Any]]
 
     def __init__(self, options: Mapping[str, Any]) -> None: ...
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option with its value; ConfigError as the constructor, but nothing need be installed."""
+        ...
 
     @property
     def version(self) -> str:

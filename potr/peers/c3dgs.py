@@ -27,7 +27,7 @@ from potr.peers.c3dgs_model import (
 )
 from potr.peers.minmax import MinMax
 from potr.peers.raht import morton_codes
-from potr.peers.ranges import Option, checked, checked_quality, defaults
+from potr.peers.ranges import SEED, Option, checked, checked_quality, defaults
 from potr.peers.sensitivity import Sensitivity, sensitivity, unit_covariances
 from potr.peers.shapes import ellipsoids
 from potr.peers.stages import Stages
@@ -49,7 +49,7 @@ _OPTIONS = {
     "prune_unseen": Option(True),
     "steps": Option(100, 0, 10000),
     "batch_size": Option(1 << 14, 1, 1 << 24),
-    "seed": Option(0, 0, 1 << 31),
+    "seed": SEED,
 }
 _ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # of a symmetric matrix, in the codebook's vectors
 
@@ -78,7 +78,11 @@ class C3dgs:
     options: ClassVar[Mapping[str, Any]] = defaults(_OPTIONS)
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.settings = checked(self.name, _OPTIONS, options)
+        self.settings = self.check(options)
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        return checked(cls.name, _OPTIONS, options)
 
     @property
     def version(self) -> str:
@@ -227,11 +231,11 @@ def _quantized(
     half = (ROTATION_LEVELS - 1) / 2
     return C3dgsModel(
         means=model.means.numpy().astype(np.float16),
-        opacity=opacity_range.quantize(opacity).astype(np.uint8),
-        size=size_range.quantize(log_size).astype(np.uint8),
+        opacity=opacity_range.quantize(opacity),
+        size=size_range.quantize(log_size),
         color=colors,
         shape=shapes,
-        sh=np.concatenate([dc_range.quantize(sh[:, :1]), ac_range.quantize(sh[:, 1:])], axis=1).astype(np.uint8),
+        sh=np.concatenate([dc_range.quantize(sh[:, :1]), ac_range.quantize(sh[:, 1:])], axis=1),
         rotation=torch.round(rotation * half + half).clamp(0, ROTATION_LEVELS - 1).numpy().astype(np.uint8),
         axes=torch.round(axes * 255).clamp(0, 255).numpy().astype(np.uint8),
         opacity_range=opacity_range,

@@ -85,15 +85,16 @@ def dequantize(model: C3dgsModel) -> SplatModel:
     axes = np.log(np.maximum(model.axes, 0.5) / 255)
     log_scales = model.size_range.dequantize(model.size)[:, None] + axes[shapes]
     quats = (model.rotation.astype(np.float64) * 2 - (ROTATION_LEVELS - 1)) / (ROTATION_LEVELS - 1)
-    dc, ac = model.dc_range.dequantize(model.sh[:, :1]), model.ac_range.dequantize(model.sh[:, 1:])
-    sh = np.concatenate([dc, ac], axis=1).clip(-MAX_SH, MAX_SH).astype(np.float32)[model.color.rows()]
+    dc = model.dc_range.dequantize_clipped(model.sh[:, 0], MAX_SH)
+    ac = model.ac_range.dequantize_clipped(model.sh[:, 1:], MAX_SH)
+    colors = model.color.rows()
     return SplatModel(
         means=torch.from_numpy(model.means.astype(np.float32)),
         log_scales=torch.from_numpy(log_scales.clip(MIN_LOG_SCALE, MAX_LOG_SCALE).astype(np.float32)),
         quats=normalize_quats(torch.from_numpy(quats.astype(np.float32)))[torch.from_numpy(shapes)],
         opacity_logits=torch.from_numpy(np.log(opacities / (1 - opacities)).astype(np.float32)),
-        sh_dc=torch.from_numpy(sh[:, 0]),
-        sh_ac=torch.from_numpy(sh[:, 1:]),
+        sh_dc=torch.from_numpy(dc[colors]),
+        sh_ac=torch.from_numpy(ac[colors]),
     )
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 import potr
 from potr.cameras import View
 from potr.errors import BitstreamError, ModelError
-from potr.io.clean import check_model
+from potr.io.clean import MAX_MEAN, check_model
 from potr.peers.base import PeerEncoded
 from potr.peers.grid_sort import sort_to_grid
 from potr.peers.palette import palette
 from potr.peers.png_files import MAX_SIDE, Attribute, Palette, read_files, write_files
-from potr.peers.ranges import Option, checked, checked_quality, defaults
+from potr.peers.ranges import SEED, Option, checked, checked_quality, defaults
 from potr.peers.stages import Stages
 from potr.progress import Progress, silent
 from potr.rasterizer.base import Rasterizer
@@ -33,8 +33,9 @@ _OPTIONS = {
     "sort_decay": Option(0.9, 0.1, 0.99),
     "sort_repeats": Option(4, 1, 100),
     "steps": Option(10, 1, 1000),
-    "seed": Option(0, 0, 1 << 31),
+    "seed": SEED,
 }
+_ROUNDING = 1e-5  # of a position by way of its logarithm in float32
 
 
 class GsplatPng:
@@ -58,7 +59,11 @@ class GsplatPng:
     options: ClassVar[Mapping[str, Any]] = defaults(_OPTIONS)
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.settings = checked(self.name, _OPTIONS, options)
+        self.settings = self.check(options)
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        return checked(cls.name, _OPTIONS, options)
 
     @property
     def version(self) -> str:
@@ -103,15 +108,15 @@ class GsplatPng:
         means = values["means"]
         n = len(means)
         rest = torch.empty(n, 0) if sh_ac is None else torch.from_numpy(sh_ac.entries[sh_ac.labels]).float()
-        model = SplatModel(
-            means.sign() * means.abs().expm1(),
-            values["scales"],
-            _not_zero(values["quats"]),
-            values["opacities"][:, 0],
-            values["sh0"],
-            rest.reshape(n, rest.shape[1] // 3, 3),
-        )
         try:
+            model = SplatModel(
+                _world(means),
+                values["scales"],
+                _not_zero(values["quats"]),
+                values["opacities"][:, 0],
+                values["sh0"],
+                rest.reshape(n, rest.shape[1] // 3, 3),
+            )
             check_model(model)
         except ModelError as error:
             raise BitstreamError("meta.json", 0, f"what it makes of the images is not a model: {error}") from None
@@ -159,6 +164,12 @@ def _attributes(model: SplatModel) -> dict[str, Attribute]:
         "sh0": (model.sh_dc, 8),
     }
     return {name: Attribute(values.numpy(), bits) for name, (values, bits) in columns.items()}
+
+
+def _world(logarithms: Tensor) -> Tensor:
+    """Positions; what float32 rounds to just above the largest that a model may have is that."""
+    means = logarithms.sign() * logarithms.abs().expm1()
+    return torch.where(means.abs() <= MAX_MEAN * (1 + _ROUNDING), means.clamp(-MAX_MEAN, MAX_MEAN), means)
 
 
 def _not_zero(quats: Tensor) -> Tensor:

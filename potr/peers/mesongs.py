@@ -31,7 +31,7 @@ from potr.peers.mesongs_model import (
 )
 from potr.peers.minmax import MinMax, quantize_blocks
 from potr.peers.raht import morton_codes, raht
-from potr.peers.ranges import Option, checked, checked_quality, defaults
+from potr.peers.ranges import SEED, Option, checked, checked_quality, defaults
 from potr.peers.sensitivity import contribution
 from potr.peers.shapes import quats_to_euler
 from potr.peers.stages import Stages
@@ -51,7 +51,7 @@ _OPTIONS = {
     "blocks": Option(64, 1, MAX_BLOCKS),
     "steps": Option(100, 0, 10000),
     "batch_size": Option(1 << 14, 1, 1 << 24),
-    "seed": Option(0, 0, 1 << 31),
+    "seed": SEED,
 }
 
 
@@ -75,7 +75,11 @@ class MesonGS:
     options: ClassVar[Mapping[str, Any]] = defaults(_OPTIONS)
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.settings = checked(self.name, _OPTIONS, options)
+        self.settings = self.check(options)
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        return checked(cls.name, _OPTIONS, options)
 
     @property
     def version(self) -> str:
@@ -222,7 +226,7 @@ def _vector_quantized(
         codebook, indices = vectors[:1], torch.zeros(n, dtype=torch.int64)
     entries = codebook.reshape(len(codebook), *sh_ac.shape[1:]).numpy()
     levels = MinMax.of(entries)
-    return indices.numpy().astype(np.uint16), levels.quantize(entries).astype(np.uint8), levels
+    return indices.numpy().astype(np.uint16), levels.quantize(entries), levels
 
 
 def _transformed(

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,7 @@ from potr.bitstream.buffer import Reader
 
 Floats = NDArray[np.floating]
 _MAX = 1e30  # far beyond any attribute, and its square is still a float64
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -29,15 +33,33 @@ class MinMax:
             return cls(0.0, 0.0, levels)
         return cls(float(np.float32(values.min())), float(np.float32(values.max())), levels)
 
-    def quantize(self, values: Floats) -> NDArray[np.int64]:
-        """The nearest level of each value."""
+    def quantize(self, values: Floats) -> NDArray[Any]:
+        """The nearest level of each value, uint8 for up to 256 levels and uint16 above."""
         spread = self.high - self.low
-        scaled = (values.astype(np.float64) - self.low) * ((self.levels - 1) / spread if spread > 0 else 0.0)
-        return np.clip(np.rint(scaled), 0, self.levels - 1).astype(np.int64)
+        scale = (self.levels - 1) / spread if spread > 0 else 0.0
+        found = np.empty(values.shape, np.uint8 if self.levels <= 256 else np.uint16)
+        for rows in row_chunks(values):
+            scaled = (values[rows].astype(np.float64) - self.low) * scale
+            found[rows] = np.clip(np.rint(scaled), 0, self.levels - 1)
+        return found
 
     def dequantize(self, indices: NDArray[np.integer]) -> NDArray[np.float64]:
         step = (self.high - self.low) / (self.levels - 1)
         return self.low + step * indices.astype(np.float64)
+
+    def dequantize_clipped(self, indices: NDArray[np.integer], largest: float) -> NDArray[np.float32]:
+        """Within -largest..largest, and never all of it as float64."""
+        values = np.empty(indices.shape, np.float32)
+        for rows in row_chunks(indices):
+            values[rows] = self.dequantize(indices[rows]).clip(-largest, largest)
+        return values
+
+
+def row_chunks(values: NDArray[Any]) -> Iterator[slice]:
+    """Parts of the rows with about a million values each: float64 of all SH coefficients would be gigabytes."""
+    rows = max(1, _CHUNK // max(1, math.prod(values.shape[1:])))
+    for start in range(0, len(values), rows):
+        yield slice(start, start + rows)
 
 
 def read_minmax(reader: Reader) -> MinMax:

@@ -12,12 +12,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from potr.cameras import View
-from potr.errors import BitstreamError, ModelError, PotrError
+from potr.errors import BitstreamError, ModelError
 from potr.io.clean import check_model
 from potr.io.ply import load_ply, save_ply
 from potr.peers.base import PeerEncoded
 from potr.peers.layouts import compressed_ply_sections, spz_sections
-from potr.peers.programs import gaussforge, gaussforge_version, splat_transform, splat_transform_version
+from potr.peers.programs import (
+    ProgramRefused,
+    gaussforge,
+    gaussforge_version,
+    splat_transform,
+    splat_transform_version,
+)
 from potr.peers.ranges import Option, checked, checked_quality, defaults
 from potr.peers.stages import Stages
 from potr.progress import Progress, silent
@@ -36,8 +42,12 @@ class Packaged(ABC):
     table: ClassVar[Mapping[str, Option]]
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.settings = checked(self.name, self.table, options)
+        self.settings = self.check(options)
         self._version = self._find()
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        return checked(cls.name, cls.table, options)
 
     @property
     def version(self) -> str:
@@ -73,14 +83,19 @@ class Packaged(ABC):
         return PeerEncoded(data, tuple(stages.reports), parameters, self._sections(data))
 
     def decode(self, data: bytes) -> SplatModel:
-        """The model as the program decodes it; raises BitstreamError if it refuses the bytes."""
+        """The model as the program decodes it.
+
+        Raises:
+            BitstreamError: the program refuses the bytes, or makes no usable model of them.
+            PotrError: the program cannot be started, was killed or ran out of time.
+        """
         with tempfile.TemporaryDirectory(prefix="potr-") as folder:
             source, target = Path(folder, f"coded{self.suffix}"), Path(folder, "model.ply")
             source.write_bytes(data)
             try:
                 self._decode(source, target)
                 return load_ply(target, saturate=True)
-            except PotrError as error:
+            except (ProgramRefused, ModelError) as error:
                 raise BitstreamError(self.name, 0, str(error).replace(folder, "")) from None
 
     @abstractmethod

@@ -122,10 +122,10 @@ def _quantize(values: Array, bits: int, axis: int | None) -> tuple[Array, Array,
     return np.rint((values - low) / span * ((1 << bits) - 1)).astype(np.uint16), low, high
 
 
-def _dequantize(levels: Array, bits: int, low: Any, high: Any, columns: int) -> Array:
+def _dequantize(levels: Array, bits: int, low: Any, high: Any, shape: tuple[int, ...]) -> Array:
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    if low.shape != high.shape or low.size != columns or not (np.abs(low) <= _LARGEST).all():
-        raise ValueError(f"mins: expected {columns} numbers up to {_LARGEST:g}")
+    if low.shape != shape or high.shape != shape or not (np.abs(low) <= _LARGEST).all():
+        raise ValueError(f"mins and maxs: expected numbers up to {_LARGEST:g} in shape {list(shape)}")
     if not ((low <= high) & (high <= _LARGEST)).all():
         raise ValueError("maxs: expected numbers above mins")
     scaled: Array = (levels / ((1 << bits) - 1) * (high - low) + low).astype(np.float32)
@@ -165,7 +165,7 @@ def _read_attribute(
         levels, bits = lower | (upper << 8), 16
     else:
         levels, bits = _read_png(archive.read(f"{name}.png"), side, channels), 8
-    return Attribute(_dequantize(levels, bits, meta["mins"], meta["maxs"], channels), bits)
+    return Attribute(_dequantize(levels, bits, meta["mins"], meta["maxs"], (channels,)), bits)
 
 
 def _read_palette(archive: zipfile.ZipFile, meta: Mapping[str, Any], side: int) -> Palette:
@@ -180,7 +180,7 @@ def _read_palette(archive: zipfile.ZipFile, meta: Mapping[str, Any], side: int) 
         raise ValueError(f"arrays of shapes {levels.shape} and {labels.shape} do not fit {side * side} splats")
     if len(levels) <= int(labels.max()) or int(levels.max()) >= 1 << bits:
         raise ValueError("a label or a level is beyond the palette")
-    return Palette(_dequantize(levels, bits, meta["mins"], meta["maxs"], 1), labels.astype(np.int64))
+    return Palette(_dequantize(levels, bits, meta["mins"], meta["maxs"], ()), labels.astype(np.int64))
 
 
 def _read_array(arrays: zipfile.ZipFile, name: str, largest: int, dtype: type) -> Array:

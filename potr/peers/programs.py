@@ -23,6 +23,12 @@ SPLAT_TRANSFORM_VERSION = "3.7.0"
 NODE_VERSION = "22"  # the oldest that splat-transform 3.7.0 runs on
 _WORKER = Path(__file__).with_name("gaussforge_worker.py")
 _TAIL = 600  # characters of a failed program's own words
+# By which a native parser ends that stumbles over its input; of the others KILL is the machine's memory running out.
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+
+
+class ProgramRefused(PotrError):
+    """A program ran and could not do it with what it was given; everything else that goes wrong is a PotrError."""
 
 
 def node_folder() -> Path:
@@ -66,7 +72,8 @@ def gaussforge(source: Path, source_format: str, target: Path, target_format: st
     """Convert a splat file; formats as gaussforge calls them ("ply", "spz", "compressed.ply").
 
     Raises:
-        PotrError: it refused, crashed or ran out of time.
+        ProgramRefused: it could not do it with this source.
+        PotrError: it cannot be started, was killed or ran out of time.
     """
     command = [sys.executable, "-P", str(_WORKER), str(source), source_format, str(target), target_format]
     _run(GAUSSFORGE, [*command, str(spz_version)], target, timeout=1800)
@@ -76,7 +83,8 @@ def splat_transform(source: Path, target: Path, *options: str, actions: tuple[st
     """Run splat-transform: formats go by the files' suffixes; ``actions`` stand between source and target.
 
     Raises:
-        PotrError: it refused, crashed or ran out of time.
+        ProgramRefused: it could not do it with this source.
+        PotrError: it cannot be started, was killed or ran out of time.
     """
     program = node_folder() / "node_modules" / SPLAT_TRANSFORM / "bin" / "cli.mjs"
     command = [str(_node()), str(program), "--quiet", "--overwrite", *options, str(source), *actions, str(target)]
@@ -97,11 +105,12 @@ def _run(name: str, command: list[str], target: Path, *, timeout: float) -> None
     except OSError as error:
         raise PotrError(f"{name}: cannot start {command[0]}: {error.strerror or error}") from error
     if done.returncode < 0:
-        raise PotrError(f"{name}: killed by {_signal(-done.returncode)}; {_said(done)}")
+        kind = ProgramRefused if -done.returncode in _CRASHES else PotrError
+        raise kind(f"{name}: killed by {_signal(-done.returncode)}; {_said(done)}")
     if done.returncode > 0:
-        raise PotrError(f"{name}: failed with exit status {done.returncode}; {_said(done)}")
+        raise ProgramRefused(f"{name}: failed with exit status {done.returncode}; {_said(done)}")
     if not target.is_file() or not target.stat().st_size:
-        raise PotrError(f"{name}: ended well but wrote nothing; {_said(done)}")
+        raise ProgramRefused(f"{name}: ended well but wrote nothing; {_said(done)}")
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:

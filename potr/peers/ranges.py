@@ -13,18 +13,20 @@ from potr.errors import ConfigError
 
 @dataclass(frozen=True)
 class Option:
-    """One option; None as default means "from quality".
+    """One option; None as default means "from quality", or ``unset``.
 
     Attributes:
         default: None, a bool, a whole number or a real number; its type, or ``kind`` where it is None, is the option's.
         low, high: the inclusive range of a number.
         kind: int or float, where the default is None.
+        unset: what None becomes where it is not from quality.
     """
 
     default: Any
     low: float = -math.inf
     high: float = math.inf
     kind: type | None = None
+    unset: Any = None
 
     @property
     def type(self) -> type:
@@ -35,6 +37,9 @@ class Option:
             return "true or false"
         number = "a whole number" if self.type is int else "a number"
         return f"{number} in [{self.low:g}, {self.high:g}]" + (" or null" if self.default is None else "")
+
+
+SEED = Option(None, 0, 1 << 31, int, unset=0)  # a run gives its own where none is given
 
 
 def defaults(table: Mapping[str, Option]) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def checked(codec: str, table: Mapping[str, Option], given: Mapping[str, Any]) -
 
 def _checked(name: str, option: Option, value: Any) -> Any:
     if value is None and option.default is None:
-        return None
+        return option.unset
     if option.type is bool:
         fits = isinstance(value, bool)
     else:

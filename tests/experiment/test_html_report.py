@@ -160,6 +160,9 @@ def test_the_command(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_nothing_to_report_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert cli.main(["report", str(tmp_path / name)]) == cli.REFUSED
-    message = {"empty": "no finished run", "absent": "expected a folder of runs, found none"}[name]
+    message = {
+        "empty": f"no finished run; python -m potr.run outputs={tmp_path / 'empty'} makes one",
+        "absent": "expected a folder of runs, found none",
+    }[name]
     assert capsys.readouterr().err == f"potr report: {tmp_path / name}: {message}\n"
     assert not (tmp_path / name / "report.html").exists()

@@ -24,6 +24,7 @@ from potr.experiment.identity import config_sha256, inputs_sha256, run_name
 from potr.experiment.result import RunResult, read_result
 from potr.experiment.schema import (
     BackendChoice,
+    CodecChoice,
     DatasetConfig,
     EvaluateConfig,
     PruneOverrides,
@@ -283,6 +284,22 @@ def test_values_out_of_range_are_refused_before_the_scene_is_read(tmp_path: Path
         pipeline.run(config)
     with pytest.raises(PotrError, match="expected a scene folder, found nothing"):
         pipeline.run(dataclasses.replace(config, quantize=QuantizeOverrides()))
+
+
+@pytest.mark.parametrize("name", ["c3dgs", "mesongs", "gsplat_png"])
+def test_the_run_s_seed_is_the_peer_s_unless_that_has_its_own(name: str) -> None:
+    def used(seed: int, options: dict[str, Any]) -> Any:
+        return coder.PeerCoder(RunConfig(codec=CodecChoice(name, options), seed=seed)).peer.settings["seed"]
+
+    assert (used(0, {}), used(7, {}), used(7, {"seed": None})) == (0, 7, 7)
+    assert (used(7, {"seed": 0}), used(7, {"seed": 5})) == (0, 5)
+    assert RunConfig(codec=CodecChoice("compressed_ply"), seed=7).peer_options() == {}
+
+
+def test_values_of_a_peer_s_options_are_checked_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match=r"codec\.options\.iterations: expected a whole number .* got 'abc'"):
+        CodecChoice("sog", {"iterations": "abc"})
+    assert CodecChoice("sog", {"iterations": None}) == CodecChoice("sog", {"iterations": 10}) == CodecChoice("sog")
 
 
 def test_names_of_runs() -> None:

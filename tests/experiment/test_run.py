@@ -206,6 +206,9 @@ def test_the_same_command_is_the_same_sweep() -> None:
         ("evaluate.lpips=vg", "unknown value of evaluate.lpips: 'vg'; did you mean 'vgg'? allowed: none, vgg, alex"),
         ("prune.cap=small", "prune.cap: Value 'small' of type 'str' could not be converted to Float"),
         ("prune.cap=2", "PruneConfig.cap: expected a number in [0.0, 1.0], got 2.0"),
+        ("codec=sog codec.options.iterations=abc", "codec.options.iterations: expected a whole number in [1, 1000]"),
+        ("codec=c3dgs codec.options.seed=-1", "codec.options.seed: expected a whole number in [0, 2.14748e+09]"),
+        ("codec=mesongs seed=3000000000", "codec.options.seed: expected a whole number in [0, 2.14748e+09] or null"),
         ("quality", "cannot read 'quality' as KEY=VALUE"),
         ("prune.cap=[1", "cannot read 'prune.cap=[1' as KEY=VALUE"),
         ("dataset=folder", "dataset=folder needs the scene's folder: dataset.path=DIR"),
@@ -216,12 +219,12 @@ def test_the_same_command_is_the_same_sweep() -> None:
 def test_what_is_wrong_is_one_line_that_says_what_is_right(
     argument: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert started(monkeypatch, argument, f"outputs={tmp_path}") == 2
+    assert started(monkeypatch, *argument.split(), f"outputs={tmp_path / 'outputs'}") == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err
     assert len(err.splitlines()) == 1
-    assert not list(tmp_path.rglob("*.json"))
+    assert not list(tmp_path.glob("outputs/*"))
 
 
 def test_ctrl_c_says_so_and_exits_with_130(

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from potr.errors import BitstreamError, ModelError
+from potr.io.clean import MAX_MEAN
 from potr.peers import peer
 from potr.peers.grid_sort import sort_to_grid
 from potr.peers.palette import palette
@@ -166,3 +167,28 @@ def test_a_lying_table_is_refused(rasterizer: Rasterizer, part: str, key: str, v
             new.writestr(file, content)
     with pytest.raises(BitstreamError):
         peer("gsplat_png").decode(forged.getvalue())
+
+
+def test_a_range_in_the_shape_of_a_column_is_refused(rasterizer: Rasterizer) -> None:
+    data = peer("gsplat_png").encode(random_model(5, num_splats=1), [], 0.5, rasterizer).data
+    forged = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(forged, "w") as new:
+        for file in old.namelist():
+            content = old.read(file)
+            if file == "meta.json":
+                meta = json.loads(content)
+                for end in ("mins", "maxs"):
+                    meta["scales"][end] = [[value] for value in meta["scales"][end]]
+                content = json.dumps(meta).encode()
+            new.writestr(file, content)
+    with pytest.raises(BitstreamError, match="in shape"):
+        peer("gsplat_png").decode(forged.getvalue())
+
+
+def test_the_largest_positions_come_back(rasterizer: Rasterizer) -> None:
+    model = random_model(6, num_splats=4)
+    model.means[0], model.means[1] = MAX_MEAN, -MAX_MEAN
+    codec = peer("gsplat_png", {"sort": False})
+    means = codec.decode(codec.encode(model, [], 0.5, rasterizer).data).means
+    torch.testing.assert_close(means[:2], model.means[:2], rtol=1e-5, atol=0)
+    assert float(means.abs().max()) <= MAX_MEAN

@@ -2,6 +2,7 @@
 """The peers that are other projects' programs, called as they are where they are installed."""
 
 import importlib.util
+import subprocess
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -189,6 +190,31 @@ def test_a_failing_program_is_one_clear_error(
     with pytest.raises(BitstreamError, match=reason):
         codec.decode(b"anything")
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("kill -KILL $$", "killed by SIGKILL"),  # as when the memory is out
+        ("exec sleep 600", "not done after"),
+        (None, "cannot start"),
+    ],
+)
+def test_a_program_that_could_not_do_its_work_says_nothing_about_the_bytes(
+    fake_tools: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, reason: str
+) -> None:
+    run = subprocess.run
+
+    def impatient(*arguments: Any, **options: Any) -> Any:
+        return run(*arguments, **{**options, "timeout": 0.2 if "sleep" in str(text) else None})
+
+    script(fake_tools, text or "")
+    if text is None:
+        fake_tools.chmod(0o644)
+    monkeypatch.setattr(subprocess, "run", impatient)
+    with pytest.raises(PotrError, match=reason) as caught:
+        peer("compressed_ply").decode(b"anything")
+    assert not isinstance(caught.value, BitstreamError)
 
 
 def test_what_the_program_is_called_with(fake_tools: Path, rasterizer: Rasterizer, tmp_path: Path) -> None:

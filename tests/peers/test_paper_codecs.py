@@ -127,8 +127,9 @@ def test_options_are_checked(name: str) -> None:
     for value in (0, 1.5, True, "many", float("nan")):
         with pytest.raises(ConfigError, match="codebook_size: expected a whole number"):
             peer(name, {"codebook_size": value})
-    with pytest.raises(ConfigError, match="seed"):
-        peer(name, {"seed": None})
+    with pytest.raises(ConfigError, match=r"seed: expected a whole number .* or null"):
+        peer(name, {"seed": -1})
+    assert peer(name, {"seed": None}).parameters(0.5)["seed"] == 0
     assert peer(name).parameters(0.5)["codebook_size"] == 4096
     assert peer(name, {"codebook_size": 7}).parameters(1.0)["codebook_size"] == 7
 

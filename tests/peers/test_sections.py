@@ -3,12 +3,14 @@
 
 import itertools
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 
 from potr.errors import BitstreamError
+from potr.peers import minmax
 from potr.peers.minmax import MinMax, block_edges, dequantize_blocks, quantize_blocks
 from potr.peers.sections import from_planes, pack, planes, unpack
 
@@ -94,6 +96,7 @@ def test_minmax_hits_both_ends_and_half_a_step_between() -> None:
     back = levels.dequantize(levels.quantize(values))
     assert np.abs(back - values).max() <= (levels.high - levels.low) / 255 / 2 * 1.001
     assert levels.quantize(np.array([levels.low, levels.high])).tolist() == [0, 255]
+    assert levels.quantize(values).dtype == np.uint8
     constant = MinMax.of(np.full(3, 0.25))
     assert constant.dequantize(constant.quantize(np.full(3, 0.25))).tolist() == [0.25] * 3
 
@@ -108,3 +111,37 @@ def test_blocks_have_ranges_of_their_own(n: int, blocks: int) -> None:
     for block, (start, end) in enumerate(itertools.pairwise(edges)):
         step = (ranges[block, 1] - ranges[block, 0]) / 255
         assert np.all(np.abs(back[start:end] - values[start:end]) <= step / 2 * 1.001 + 1e-5)
+
+
+@pytest.mark.parametrize("levels", [2, 255, 256, 1 << 16])
+@pytest.mark.parametrize("shape", [(1000,), (333, 15, 3), (333, 0, 3), (0, 3)])
+def test_quantisation_in_parts_gives_the_levels_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], levels: int
+) -> None:
+    monkeypatch.setattr(minmax, "_CHUNK", 100)
+    values = np.random.default_rng(levels).normal(size=shape).astype(np.float32)
+    found = MinMax.of(values, levels)
+    spread = found.high - found.low
+    scaled = (values.astype(np.float64) - found.low) * ((levels - 1) / spread if spread > 0 else 0.0)
+    whole = np.clip(np.rint(scaled), 0, levels - 1).astype(np.int64)
+    indices = found.quantize(values)
+    assert indices.dtype == (np.uint8 if levels <= 256 else np.uint16)
+    np.testing.assert_array_equal(indices, whole)
+    back = found.dequantize_clipped(indices, 1.5)
+    np.testing.assert_array_equal(back, found.dequantize(whole).clip(-1.5, 1.5).astype(np.float32))
+
+
+def test_quantisation_never_holds_all_values_as_float64() -> None:
+    values = np.random.default_rng(0).normal(size=(200_000, 15, 3)).astype(np.float32)
+    found = MinMax.of(values)
+    tracemalloc.start()
+    indices = found.quantize(values)
+    _, quantizing = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    before, _ = tracemalloc.get_traced_memory()
+    found.dequantize_clipped(indices, 1e3)
+    _, dequantizing = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    parts = 8 * 4 * (1 << 20)  # float64, a few at a time
+    assert quantizing < indices.nbytes + parts
+    assert dequantizing - before < values.nbytes + parts

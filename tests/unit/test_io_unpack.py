@@ -107,6 +107,18 @@ def test_damage_is_found_and_leaves_nothing(tmp_path: Path) -> None:
         unpack(tmp_path / "none.zip", "garden", tmp_path / "data" / "garden", WANTED)
 
 
+def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    unpack(archive_of(tmp_path, FILES | {"./": b"", ".": b"x"}), "garden", tmp_path / "x" / "garden")
+    assert len(tree(tmp_path / "x")) == 5
+
+
+def test_a_name_that_is_no_utf_8_is_damage(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path, {"garden/ä": b"a"})
+    archive.write_bytes(archive.read_bytes().replace("ä".encode(), b"\xff\xff"))
+    with pytest.raises(PotrError, match=r"not a usable \.zip .*utf-8"):
+        unpack(archive, "garden", tmp_path / "garden")
+
+
 def test_an_interruption_leaves_nothing_half_unpacked(tmp_path: Path) -> None:
     archive = archive_of(tmp_path, FILES)
     target = tmp_path / "data" / "garden"
