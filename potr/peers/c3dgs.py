@@ -61,7 +61,8 @@ class C3dgs:
     quantised, weighted by sensitivity; splats above a sensitivity keep an entry of their own. What remains is the
     position, the opacity and the size.
 
-    From the paper: the sensitivity; codebooks of 4096 entries and thresholds of 6e-7 (colour) and 3e-6 (shape), both at
+    The paper's, as far as known (docs/peers.md: its text could not be opened here): the sensitivity;
+    codebooks of 4096 entries and thresholds of 6e-7 (colour) and 3e-6 (shape), both at
     quality 0.5; k-means by a moving average of decay 0.8; splats that contribute to no image dropped; float16
     positions; 8 bits, between minimum and maximum, for everything else, opacity after the sigmoid and size before the
     exponential; Morton order and deflate.

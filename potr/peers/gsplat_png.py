@@ -41,15 +41,15 @@ _ROUNDING = 1e-5  # of a position by way of its logarithm in float32
 class GsplatPng:
     """Splats sorted into a square; an image per attribute, 8 bits a channel (positions 16); a palette for SH AC.
 
-    After gsplat 1.5.3's PngCompression, from its documentation and file layout: positions x to sign(x) log(1 + |x|),
+    After gsplat 1.5.3's PngCompression, whose source was read for its file layout: positions x to sign(x) log(1 + |x|),
     16 bits in two images; normalised quaternions, log-scales, opacity logits and SH DC in 8 bits between the smallest
     and the largest value of each channel; SH AC as an index of 16 bits into 65,536 entries of 6 bits; the splats of
     lowest opacity dropped until the others fill a square; the files meta.json, *.png and shN.npz.
 
     Why not gsplat itself: its palette needs torchpq, whose import needs cupy and whose kernels are CUDA, and its sort
-    needs PLAS, which no package registry has. Ours, so bytes and quality differ: the sort (``grid_sort``, written from
-    the paper), the palette (``palette``: two levels, squared instead of absolute distance), and one .zip file, without
-    compression of its own, around the files.
+    needs PLAS, which no package registry has. Ours, so bytes and quality differ: the sort (``grid_sort``, after
+    the published method), the palette (``palette``: two levels, squared instead of absolute distance), and one .zip
+    file, without compression of its own, around the files.
     """
 
     name: ClassVar[str] = "gsplat_png"

@@ -58,7 +58,8 @@ _OPTIONS = {
 class MesonGS:
     """Importance pruning, octree, RAHT of Euler angles, opacity and base colour, block and vector quantisation.
 
-    From the paper: the importance, view-dependent (sum of blend weights) times view-independent (the volume, relative
+    The paper's, as far as known (docs/peers.md: its text could not be opened here): the importance,
+    view-dependent (sum of blend weights) times view-independent (the volume, relative
     to its 90 % quantile and at most 1, to the power 0.1); positions in an octree; quaternions to Euler angles; RAHT of
     opacity, Euler angles and SH DC, and of the log-scales where they have more than 8 bits; quantisation between
     minimum and maximum in blocks, 8 bits; vector quantisation of the higher SH; LZ77 (deflate) on everything.
