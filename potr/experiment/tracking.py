@@ -12,21 +12,19 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from potr.errors import PotrError
 from potr.experiment.curves import curves
 from potr.experiment.failure import FAILURE_FILE, Failure, read_failure
 from potr.experiment.result import RESULT_FILE, RunResult, read_result
 from potr.experiment.schema import RunConfig, TrackerConfig, with_codec_resolved
 from potr.experiment.tracked import curves_content, failed_content, run_content
+from potr.experiment.wandb_mark import Asked, is_enough, mark
 from potr.experiment.wandb_run import WandbRun, warn
-from potr.files import write_atomic
 
-MARKER = Path("wandb", "tracked.json")  # in a run's folder: what of it W&B has
 CURVES = ".curves"  # beside the runs of a scene: where the curves of its sweeps have their W&B runs
 _INTERRUPTED = 255  # the exit code by which W&B tells an interrupted run from a failed one
 
@@ -69,8 +67,8 @@ def tracker(config: RunConfig, folder: Path, hashes: tuple[str, str]) -> Iterato
 
 
 def track_finished(config: RunConfig, result: RunResult, pictures: dict[str, Path]) -> None:
-    """Record a run that finished earlier, unless W&B has this very result."""
-    if config.tracker.name == "none" or _marked(result.folder) == _mark(config.tracker, result.bitstream_sha256):
+    """Record a run that finished earlier, unless W&B has all of this very result that is asked for."""
+    if config.tracker.name == "none" or is_enough(result.folder, _asked(config.tracker, result), config.tracker):
         return
     with tracker(config, result.folder, (result.config_sha256, result.inputs_sha256)) as track:
         track.record(result, pictures)
@@ -100,8 +98,8 @@ def track_sweep(config: RunConfig, folders: Iterable[Path]) -> None:
 
 def _track_curves(settings: TrackerConfig, folder: Path, scene: str, sweep: str, content: dict[str, Any]) -> None:
     text = json.dumps(content, default=str)
-    what = _mark(settings, hashlib.sha256(text.encode()).hexdigest())
-    if _marked(folder) == what:
+    asked = Asked(settings.entity, settings.project, hashlib.sha256(text.encode()).hexdigest())
+    if is_enough(folder, asked, settings):
         return
     run = WandbRun(
         settings,
@@ -113,8 +111,8 @@ def _track_curves(settings: TrackerConfig, folder: Path, scene: str, sweep: str,
         tags=[scene],
         config={"scene": scene, "sweep": sweep},
     )
-    if run.end(content):
-        mark(folder, what)
+    if recorded := run.end(content):
+        mark(folder, asked, recorded)
 
 
 def _ends(folders: Iterable[Path]) -> tuple[list[RunResult], list[Failure]]:
@@ -146,8 +144,8 @@ class _RunTracker:
         """Send everything; mark the folder once W&B has it."""
         try:
             content = run_content(result, pictures, images=self.settings.images, artifact=self.settings.artifact)
-            if self.wandb.end(content):
-                mark(result.folder, _mark(self.settings, result.bitstream_sha256))
+            if recorded := self.wandb.end(content):
+                mark(result.folder, _asked(self.settings, result), recorded)
         except Exception as error:
             warn(error, result.folder)
             self.wandb.end(failed_content(f"not recorded: {error}"))
@@ -158,18 +156,5 @@ def group(scene: str, sweep: str | None) -> str:
     return f"{scene}/{sweep}" if sweep else scene
 
 
-def mark(folder: Path, what: dict[str, Any]) -> None:
-    """Note what W&B has of a folder."""
-    with suppress(PotrError):  # without the note it is only recorded once more
-        write_atomic(folder / MARKER, (json.dumps(what, indent=2) + "\n").encode(), overwrite=True)
-
-
-def _mark(settings: TrackerConfig, sha256: str) -> dict[str, Any]:
-    return {"entity": settings.entity, "project": settings.project, "sha256": sha256}
-
-
-def _marked(folder: Path) -> Any:
-    try:
-        return json.loads((folder / MARKER).read_text())
-    except (OSError, ValueError):
-        return None
+def _asked(settings: TrackerConfig, result: RunResult) -> Asked:
+    return Asked(settings.entity, settings.project, result.bitstream_sha256, settings.images, settings.artifact)

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ log = logging.getLogger(__name__)
 
 _START_SECONDS = 30  # for importing wandb on a busy machine
 _LONGEST_TAG, _LONGEST_GROUP = 64, 128
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """``mode`` in which W&B has all of a run, online or offline, and the ``folder`` with its own files."""
+
+    mode: str
+    folder: str
 
 
 class WandbRun:
@@ -55,11 +64,11 @@ class WandbRun:
         except (OSError, ValueError) as error:
             warn(error, self._folder)
 
-    def end(self, content: dict[str, Any]) -> bool:
-        """Record this and close the W&B run; whether W&B has everything, be it on this disk."""
+    def end(self, content: dict[str, Any]) -> Recorded | None:
+        """Record this and close the W&B run; None unless W&B has everything, be it on this disk."""
         process, self._process = self._process, None
         if process is None:
-            return False
+            return None
         limit = _START_SECONDS + 2 * self._settings.timeout
         try:
             said, _ = process.communicate(json.dumps(content, default=str) + "\n", timeout=limit)
@@ -70,7 +79,7 @@ class WandbRun:
             warn(error, self._folder)
         process.kill()
         process.communicate()
-        return False
+        return None
 
     def _start(self, told: dict[str, Any]) -> dict[str, Any]:
         settings, environment = self._settings, os.environ
@@ -99,22 +108,24 @@ class WandbRun:
         mode = None if settings.mode == "auto" else settings.mode  # None: WANDB_MODE, or online
         return {"init": init, "mode": mode, "settings": options, "steps": STEPS}
 
-    def _tell(self, said: str, exit_code: int) -> bool:
+    def _tell(self, said: str, exit_code: int) -> Recorded | None:
         """One line about how it went."""
         replies = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
         told: dict[str, Any] = {key: value for reply in replies for key, value in reply.items()}
         if not told.get("done"):
             where = f"; wandb sync {told['folder']} sends what it has" if "folder" in told else ""
             warn(told.get("error", f"its process ended with {exit_code}") + where, self._folder)
-            return False
+            return None
         if told["mode"] == "online":
             log.info("W&B: %s", told["url"])
         elif told["mode"] == "offline":
             level = logging.WARNING if self._settings.mode == "online" else logging.INFO
             because = f" ({told['because']})" if told["because"] else ""
             log.log(level, "W&B is offline%s; to send this run: wandb sync %s", because, shlex.quote(told["folder"]))
-            self._forget_replaced(Path(told["folder"]))
-        return bool(told["mode"] != "disabled")
+        if told["mode"] == "disabled":
+            return None
+        self._forget_replaced(Path(told["folder"]))
+        return Recorded(told["mode"], str(told["folder"]))
 
     def _forget_replaced(self, newest: Path) -> None:
         """Of what was never sent of this W&B run only the last stays: sent together they would be mixed up."""

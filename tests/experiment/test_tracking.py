@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from potr import run
-from potr.experiment import coder, pipeline, report, tracking, wandb_run
+from potr.experiment import coder, pipeline, report, tracking, wandb_mark, wandb_run
 from potr.experiment.result import RunResult, read_result
 from potr.experiment.schema import DatasetConfig, EvaluateConfig, PruneOverrides, RunConfig, TrackerConfig
 from potr.experiment.views import read_views
@@ -180,8 +180,9 @@ def test_a_sweep_ends_with_its_rate_distortion_curves(outputs: Path) -> None:
 
 
 def test_curves_are_recorded_again_only_when_they_changed_and_show_their_holes(
-    outputs: Path, tmp_path: Path, fake: Any, scene_folder: Path
+    outputs: Path, tmp_path: Path, fake: Any, scene_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FAKE_SYNC", str(tmp_path))
     said = fake(LOG="print(json.dumps(row, default=str), file=open(os.environ['FAKE_SAID'] + '_rows', 'a'))")
     shutil.copytree(outputs, tmp_path / "copy", ignore=shutil.ignore_patterns("wandb", ".curves"))
     config = a_config(scene_folder, tmp_path / "copy", sweep="ends")
@@ -229,7 +230,7 @@ class Config(dict):
     def update(self, new, allow_val_change): super().update(new)
 class Run:
     settings = type("S", (), {"mode": "offline", "sync_dir": os.environ.get("FAKE_SYNC", "/sync/here")})
-    config, summary = Config(), {}
+    config, summary, url = Config(), {}, "https://here"
     def define_metric(self, *a, **k): pass
     def log(self, row, commit=True): LOG
     def log_artifact(self, artifact): pass
@@ -238,6 +239,8 @@ class Run:
         open(os.environ["FAKE_SAID"], "a").write(json.dumps([exit_code, self.summary]) + "\\n")
 Settings, Image, Table = dict, (lambda path, caption: path), dict
 plot = type("P", (), {"line_series": dict})
+class Artifact(dict):
+    def add_file(self, *a, **k): pass
 def teardown(): pass
 def init(**options):
     INIT
@@ -288,7 +291,7 @@ def test_nothing_that_goes_wrong_costs_a_result(
     assert len(warnings) == 1
     assert said in warnings[0]
     assert warnings[0].endswith(f"the results in {result.folder} are not touched by this")
-    assert not (result.folder / tracking.MARKER).exists()
+    assert not (result.folder / wandb_mark.MARKER).exists()
 
 
 @pytest.mark.parametrize("place", ["INIT", "FINISH"])
@@ -320,18 +323,72 @@ def test_a_new_run_goes_through_without_wandb(
     assert warnings[2:] == ["W&B: 'bug'", "W&B: RuntimeError: no"]
 
 
-def test_a_finished_run_is_recorded_once(finished: RunConfig, fake: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_finished_run_is_recorded_once(
+    finished: RunConfig, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FAKE_SYNC", str(tmp_path))
     said = fake()
     with caplog.at_level(logging.INFO):
         result = pipeline.run(finished)
-    assert "W&B is offline; to send this run: wandb sync /sync/here" in caplog.text
-    assert json.loads((result.folder / tracking.MARKER).read_text())["sha256"] == result.bitstream_sha256
+    assert f"W&B is offline; to send this run: wandb sync {tmp_path}" in caplog.text
+    assert json.loads((result.folder / wandb_mark.MARKER).read_text())["sha256"] == result.bitstream_sha256
     pipeline.run(finished)
     assert len(said.read_text().splitlines()) == 1
     pipeline.run(replace(finished, tracker=TrackerConfig(name="wandb", project="elsewhere")))
     assert len(said.read_text().splitlines()) == 2
     pipeline.run(replace(finished, tracker=TrackerConfig()))
     assert len(said.read_text().splitlines()) == 2
+
+
+def test_a_finished_run_is_recorded_again_when_more_is_asked_for(
+    finished: RunConfig, fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    offline = tmp_path / "offline run"
+    offline.mkdir()
+    monkeypatch.setenv("FAKE_SYNC", str(offline))
+    said = fake(INIT="Run.settings.mode = os.environ.get('FAKE_MODE', 'offline')")
+
+    def recorded(**settings: Any) -> int:
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            pipeline.run(replace(finished, tracker=TrackerConfig(name="wandb", **settings)))
+        return len(said.read_text().splitlines())
+
+    assert recorded(images=False) == 1
+    assert recorded(images=False) == 1
+    assert f"was recorded earlier, offline: wandb sync '{offline}'" in caplog.text
+    assert recorded() == 2
+    assert recorded(images=False) == recorded(mode="offline") == 2  # it has more
+    assert recorded(artifact=True) == 3
+    assert recorded() == 3
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("FAKE_MODE", "online")
+    assert recorded(artifact=True) == 4  # after a login
+    assert recorded(artifact=True, mode="online") == recorded(mode="offline") == 4
+    assert "offline" not in caplog.text
+
+
+def test_what_was_synced_or_can_be_sent_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offline, asked = tmp_path / "offline-run", wandb_mark.Asked(None, None, "sha")
+    offline.mkdir()
+    wandb_mark.mark(tmp_path, asked, wandb_run.Recorded("offline", str(offline)))
+
+    def enough(mode: str = "auto") -> bool:
+        return wandb_mark.is_enough(tmp_path, asked, TrackerConfig(name="wandb", mode=mode))
+
+    assert enough()
+    assert not enough("online")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".netrc").write_text("machine api.wandb.ai login user password 0123\n")
+    (tmp_path / "home" / ".netrc").chmod(0o600)
+    assert not enough()
+    assert enough("offline")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert enough()
+    (offline / "run-1.wandb.synced").touch()
+    assert enough("online")
+    (tmp_path / wandb_mark.MARKER).write_text(json.dumps({"entity": None, "project": None, "sha256": "sha"}))
+    assert not enough()  # of an earlier version, which did not say
 
 
 def test_how_a_run_ended_is_told(
@@ -373,8 +430,11 @@ def test_a_run_keeps_its_identity(tmp_path: Path, fake: Any) -> None:
     assert len({first, identity("b", "settings inputs"), identity("a", "others inputs")}) == 3
 
 
-def test_of_what_was_never_sent_only_the_last_stays(tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake()
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_of_what_was_never_sent_only_the_last_stays(
+    mode: str, tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(INIT=f"Run.settings.mode = '{mode}'")
 
     def recorded() -> str:
         made = wandb_run.WandbRun(TrackerConfig(name="wandb"), tmp_path, "", tags=[], group="")
@@ -411,7 +471,7 @@ def test_online_a_run_reaches_the_server(
     created = [given["input"] for operation, given in server.asked if operation == "CreateArtifact"]
     assert "bitstream" in {artifact["artifactTypeName"] for artifact in created}
     assert server.exit_code == 0
-    assert (result.folder / tracking.MARKER).exists()
+    assert (result.folder / wandb_mark.MARKER).exists()
 
 
 def test_without_its_server_w_and_b_goes_offline_and_a_failure_is_marked(
