@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Splats into a square so that neighbours are alike, which is what an image codec lives on.
 
-Parallel linear assignment sorting, as known of Morgenstern, Barthel, Hilsmann, Eisert: Compact 3D Scene
-Representation via Self-Organizing Gaussian Grids (ECCV 2024), section 3.2, which could not be opened here. Written, in torch; what is ours is said
+Parallel linear assignment sorting, as known of Morgenstern, Barthel, Hilsmann, Eisert: Compact 3D Scene Representation
+via Self-Organizing Gaussian Grids (ECCV 2024), whose text could not be opened here. Written in torch; what is ours is said
 in ``sort_to_grid``.
 """
 
