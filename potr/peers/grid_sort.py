@@ -2,8 +2,8 @@
 """Splats into a square so that neighbours are alike, which is what an image codec lives on.
 
 Parallel linear assignment sorting, as known of Morgenstern, Barthel, Hilsmann, Eisert: Compact 3D Scene Representation
-via Self-Organizing Gaussian Grids (ECCV 2024), whose text could not be opened here. Written in torch; what is ours is said
-in ``sort_to_grid``.
+via Self-Organizing Gaussian Grids (ECCV 2024), whose text could not be opened here. Written in torch; what is ours is
+said in ``sort_to_grid``.
 """
 
 from __future__ import annotations
