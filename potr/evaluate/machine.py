@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from potr.rasterizer.select import available_threads
 
 _PROC = Path("/proc/self")
 
@@ -35,7 +36,7 @@ def describe_machine() -> Machine:
     return Machine(
         cpu=_cpu_name(),
         architecture=platform.machine(),
-        cores=usable_cores(),
+        cores=available_threads(),
         threads=torch.get_num_threads(),
         memory_bytes=_memory_bytes(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -81,13 +82,6 @@ def _cpu_name() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine() or "unknown"
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_bytes() -> int | None:
