@@ -18,7 +18,8 @@ using Array = nb::ndarray<T, nb::ndim<D>, nb::c_contig, nb::device::cpu>;
 
 potr::ShProblem problem_of(const Array<const float, 2>& hessian, const Array<const float, 3>& sh) {
   const std::size_t n = sh.shape(0), k = sh.shape(1);
-  if (k < 1 || k > potr::kMaxK || sh.shape(2) != 3) throw std::invalid_argument("sh: expected [N, K <= 16, 3]");
+  if ((k != 1 && k != 4 && k != 9 && k != 16) || sh.shape(2) != 3)
+    throw std::invalid_argument("sh: expected [N, K, 3] with K in 1, 4, 9, 16");
   if (hessian.shape(0) != n || hessian.shape(1) != k * (k + 1) / 2)
     throw std::invalid_argument("hessian: expected [N, K(K+1)/2]");
   return {hessian.data(), sh.data(), n, static_cast<int>(k)};
@@ -50,7 +51,7 @@ void newton_step(Array<const float, 2> hessian, Array<const float, 3> gradient, 
   check_result(result, gradient);
   if (damping.shape(0) != gradient.shape(0)) throw std::invalid_argument("damping: expected [N]");
   nb::gil_scoped_release release;
-  potr::newton_step(problem, damping.data(), relative_prior, absolute_prior, result.data(), threads);
+  potr::newton_step(problem, damping.data(), {relative_prior, absolute_prior}, result.data(), threads);
 }
 
 void round_coefficients(Array<const float, 2> hessian, Array<const float, 3> sh, Array<const float, 2> steps,
@@ -60,15 +61,13 @@ void round_coefficients(Array<const float, 2> hessian, Array<const float, 3> sh,
   check_result(result, sh);
   if (steps.shape(0) != sh.shape(1) || steps.shape(1) != 3) throw std::invalid_argument("steps: expected [K, 3]");
   potr::RoundParameters parameters{};
-  parameters.steps = steps.data();
   std::copy(bit_cost.begin(), bit_cost.end(), parameters.bit_cost);
   parameters.zero_bits = bits[0];
   parameters.nonzero_bits = bits[1];
   parameters.magnitude_bits = bits[2];
   parameters.anchor = anchor;
-  parameters.sweeps = sweeps;
   nb::gil_scoped_release release;
-  potr::round_coefficients(problem, parameters, result.data(), threads);
+  potr::round_coefficients(problem, steps.data(), parameters, sweeps, result.data(), threads);
 }
 
 }  // namespace
