@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the project's CUDA kernels on the CPU: each .cu compiled by g++ against potr/native/simt, called on CPU tensors.
+
+Compiled objects are kept under build/simt, named by a hash of all that goes in; processes may share the folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from potr.rasterizer.launcher import Argument
+
+ROOT = Path(__file__).resolve().parents[2]
+NATIVE = ROOT / "potr" / "native"
+CACHE = ROOT / "build" / "simt"
+CHECKS = "bounds,shift,alignment,null,float-cast-overflow,integer-divide-by-zero"
+FLAGS = (
+    *("-std=c++20", "-O2", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-fopenmp", "-fvisibility=hidden"),
+    *("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-format-truncation", "-U_FORTIFY_SOURCE"),
+    *(f"-fsanitize={CHECKS}", "-fno-sanitize-recover=all"),
+)
+ORDERS = ("forward", "backward", "random:1")  # what a kernel without races gives the same bits in
+BOUNDS = r"(?:__launch_bounds__\s*\(([^,()]+)[^()]*\)\s*)?"
+KERNEL = re.compile(rf'extern\s+"C"\s+__global__\s+{BOUNDS}void\s+{BOUNDS}(\w+)\s*\(')
+MOST_THREADS = 1024
+ERROR_BYTES = 2048  # kErrorBytes of fibres.h
+SIGNATURE_BYTES = 1024
+GUARD_BYTES = 4096  # before and behind each tensor
+GUARD = 0xFB  # a huge negative float, an index far outside
+
+needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation of CUDA is compiled by g++")
+
+
+class SimtError(Exception):
+    """A launch that a GPU would refuse, or a kernel that it would run into undefined behaviour."""
+
+
+class SimtLauncher:
+    """The `Launcher` of potr/rasterizer/launcher.py on CPU tensors.
+
+    Every tensor is handed over as a copy between guard zones, which must come back untouched; tensors that overlap
+    share a copy. float32 goes to ``float*``, any integer or bool to an integer of its size (either sign), uint8 also to
+    every other pointer, as raw bytes.
+
+    Args:
+        directory: where the .cu files lie.
+        order: of the threads between two barriers or warp collectives, of the warps and of the blocks: forward,
+            backward, or random:SEED. A result that depends on it is a race.
+        threads: CPU threads that share the blocks.
+
+    Raises:
+        SimtError: from ``launch``; says which kernel, block and threads, or which argument.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, directory: Path = NATIVE / "cuda", *, order: str = "forward", threads: int = 1) -> None:
+        name, _, seed = order.partition(":")
+        self._directory, self._threads = directory, threads
+        self._order, self._seed = ("forward", "backward", "random").index(name), int(seed or 0)
+
+    def launch(self, source: str, kernel: str, blocks: int, threads: int, *arguments: Argument) -> None:
+        path = self._directory / f"{source}.cu"
+        where = f"{path.name}: {kernel}"
+        kernels = kernels_of(path.read_text())
+        if kernel not in kernels:
+            raise SimtError(f'{where}: no such kernel; extern "C" __global__ void are {", ".join(kernels) or "none"}')
+        library = load(path)
+        check_arguments(where, parameters(library, kernel), arguments)
+        if not 0 <= blocks < 2**31:
+            raise SimtError(f"{where}: {blocks} blocks")
+        if blocks == 0:
+            return
+
+        guarded = GuardedTensors([a for a in arguments if isinstance(a, Tensor)])
+        values = [cell(a, guarded) for a in arguments]
+        pointers = (ctypes.c_void_p * max(len(values), 1))(*(ctypes.addressof(value) for value in values))
+        error = ctypes.create_string_buffer(ERROR_BYTES)
+        function = getattr(library, f"simt_launch_{kernel}")
+        if function(
+            ctypes.c_longlong(blocks),
+            ctypes.c_uint(threads),
+            ctypes.c_int(self._order),
+            ctypes.c_uint64(self._seed),
+            ctypes.c_int(self._threads),
+            pointers,
+            error,
+        ):
+            raise SimtError(error.value.decode())
+        written = guarded.overrun()
+        if written is not None:
+            tensor, byte = written
+            number = next(i for i, a in enumerate(arguments) if a is tensor)
+            raise SimtError(f"{where}: wrote outside argument {number}, at byte {byte} of {tensor.nbytes}")
+        guarded.copy_back()
+
+    def read_later(self, values: Tensor) -> Callable[[], list[int]]:
+        known = values.flatten().tolist()
+        return lambda: known
+
+
+def check_arguments(where: str, expected: Sequence[str], arguments: Sequence[Argument]) -> None:
+    """Raises SimtError where an argument is not what the kernel's parameter takes."""
+    if len(expected) != len(arguments):
+        raise SimtError(f"{where}: {len(arguments)} arguments; expected {len(expected)} ({', '.join(expected)})")
+    for number, (parameter, argument) in enumerate(zip(expected, arguments, strict=True)):
+        here = f"{where}: argument {number}"
+        if isinstance(argument, Tensor):
+            if argument.device.type != "cpu" or not argument.is_contiguous():
+                raise SimtError(f"{here}: not a contiguous CPU tensor")
+            found = f"*{'f' if argument.is_floating_point() else 'i'}{argument.element_size()}"
+            if parameter != found and parameter != "*" and not (parameter[0] == "*" and argument.dtype == torch.uint8):
+                raise SimtError(f"{here}: a tensor of {argument.dtype} for {parameter}")
+        elif argument is None:
+            if parameter[0] != "*":
+                raise SimtError(f"{here}: None for {parameter}")
+        elif type(argument) not in (int, float) or parameter != ("long long" if type(argument) is int else "float"):
+            raise SimtError(f"{here}: {type(argument).__name__} for {parameter}")
+
+
+def cell(argument: Argument, guarded: GuardedTensors) -> ctypes._SimpleCData:
+    """An argument as the C value whose address the kernel's call gets."""
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(guarded.address(argument))
+    if argument is None:
+        return ctypes.c_void_p(None)
+    return ctypes.c_longlong(argument) if isinstance(argument, int) else ctypes.c_float(argument)
+
+
+class GuardedTensors:
+    """Copies of tensors with guard zones around; tensors that overlap in memory lie in the same copy."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = [t for t in tensors if t.nbytes]
+        self._copies: list[tuple[int, int, Tensor]] = []  # first byte, end, copy with guards
+        spans: list[list[int]] = []
+        for first, end in sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in self._tensors):
+            if spans and first < spans[-1][1]:
+                spans[-1][1] = max(end, spans[-1][1])
+            else:
+                spans.append([first, end])
+        for first, end in spans:
+            # Whole guards of 4096 bytes and torch's alignment of 64: the copy is aligned as the tensor is.
+            lead = GUARD_BYTES + first % 64
+            copy = torch.full((lead + end - first + GUARD_BYTES,), GUARD, dtype=torch.uint8)
+            ctypes.memmove(copy.data_ptr() + lead, first, end - first)
+            self._copies.append((first, end, copy))
+
+    def address(self, tensor: Tensor) -> int:
+        at = tensor.data_ptr()
+        for first, end, copy in self._copies:
+            if first <= at < end:
+                return copy.data_ptr() + GUARD_BYTES + first % 64 + at - first
+        return at  # of no bytes
+
+    def overrun(self) -> tuple[Tensor, int] | None:
+        """A tensor next to a guard byte that was written, and that byte's index counted from the tensor's start."""
+        for first, end, copy in self._copies:
+            lead = GUARD_BYTES + first % 64
+            for begin, guard in ((0, copy[:lead]), (lead + end - first, copy[lead + end - first :])):
+                written = (guard != GUARD).nonzero()
+                if len(written):
+                    at = first - lead + begin + int(written[0 if begin else -1])
+                    nearest = next(t for t in self._tensors if first <= t.data_ptr() < end)
+                    return nearest, at - nearest.data_ptr()
+        return None
+
+    def copy_back(self) -> None:
+        for first, end, copy in self._copies:
+            ctypes.memmove(first, copy.data_ptr() + GUARD_BYTES + first % 64, end - first)
+
+
+def kernels_of(text: str) -> dict[str, str]:
+    """The kernels that a .cu file defines, with the largest block that their launch bounds allow, as C++."""
+    code = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
+    found = {name: before or after or str(MOST_THREADS) for before, after, name in KERNEL.findall(code)}
+    functions = len(re.findall(r"\b__global__\b", code))
+    if len(found) != functions:
+        raise SimtError(f'{functions} __global__ functions, {len(found)} of them extern "C" __global__ void NAME(')
+    return found
+
+
+def parameters(library: ctypes.CDLL, kernel: str) -> list[str]:
+    """What a kernel takes: "long long", "float", "*f4" (pointer to float), "*i8" (to an integer), "*" (to anything)."""
+    text = ctypes.create_string_buffer(SIGNATURE_BYTES)
+    getattr(library, f"simt_signature_{kernel}")(text)
+    return text.value.decode().split(",")[:-1]
+
+
+@cache
+def load(source: Path) -> ctypes.CDLL:
+    """A .cu file's kernels, compiled if they were not yet."""
+    unit = f'#include "simt.h"\n#include "{source}"\n'
+    unit += "".join(f"SIMT_KERNEL({name}, {bound})\n" for name, bound in kernels_of(source.read_text()).items())
+    headers = sorted(NATIVE.rglob("*.h"))
+    ingredients = [unit.encode(), " ".join(FLAGS).encode(), source.read_bytes(), *(h.read_bytes() for h in headers)]
+    digest = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in ingredients)).hexdigest()[:24]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    library = CACHE / f"{source.stem}-{digest}.so"
+    with open(CACHE / f"{source.stem}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes that want the same file wait for the first
+        if not library.is_file():
+            compile_unit(unit, library)
+    return ctypes.CDLL(str(library))
+
+
+def compile_unit(unit: str, library: Path) -> None:
+    """Compiles and links in two steps: linking with -fsanitize would add the library that simt.h stands in for."""
+    base = library.with_suffix("")
+    cpp, obj, new = base.with_suffix(".cpp"), base.with_suffix(".o"), base.with_suffix(".new")
+    cpp.write_text(unit)
+    for command in (
+        ["g++", *FLAGS, f"-I{NATIVE / 'simt'}", "-c", str(cpp), "-o", str(obj)],
+        ["g++", "-shared", "-fopenmp", "-Wl,-z,defs", str(obj), "-o", str(new)],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise SimtError(f"g++ refuses {library.name}:\n{result.stderr}")
+    new.replace(library)
+    obj.unlink()
