@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,72 @@ def test_frames_per_second_times_every_camera_once_at_least() -> None:
     assert report.frames == 5
     with pytest.raises(ConfigError, match="at least one camera"):
         frames_per_second(MODEL, [], WHITE, FakeRasterizer())
+
+
+class FakeGpu:
+    """Work is queued and takes its time only once somebody waits; events know when they were passed."""
+
+    def __init__(self, cost: dict[float, float]) -> None:
+        self.cost, self.time, self.waits = cost, 0.0, 0
+        self.queue: list[FakeEvent | float] = []
+        self.rendered: list[float] = []
+
+    def render(self, camera: Camera, background: RGB) -> None:
+        self.rendered.append(camera.fx)
+        self.queue.append(self.cost[camera.fx] if len(self.rendered) > len(self.cost) else 100.0)  # a cold round
+
+    def wait(self) -> None:
+        self.waits += 1
+        for item in self.queue:
+            if isinstance(item, FakeEvent):
+                item.passed = self.time
+            else:
+                self.time += item
+        self.queue.clear()
+
+
+class FakeEvent:
+    def __init__(self, gpu: FakeGpu) -> None:
+        self.gpu = gpu
+        self.passed: float | None = None
+
+    def record(self) -> None:
+        self.gpu.queue.append(self)
+
+    def synchronize(self) -> None:
+        self.gpu.wait()
+
+    def elapsed_time(self, end_event: "FakeEvent") -> float:
+        assert self.passed is not None
+        assert end_event.passed is not None
+        return 1e3 * (end_event.passed - self.passed)
+
+
+def test_frames_per_second_by_events_waits_once_a_round() -> None:
+    gpu = FakeGpu({0.25: 0.5, 0.5: 1.0, 0.75: 4.0})
+    cameras = [camera(gray) for gray in gpu.cost]
+    report = frames_per_second(
+        MODEL,
+        cameras,
+        WHITE,
+        FakeRasterizer(gpu.render),
+        seconds=12.0,
+        clock=lambda: gpu.time,
+        event=partial(FakeEvent, gpu),
+    )
+    assert report.frame_seconds == pytest.approx((0.5, 1.0, 4.0))  # the cold round is not among them
+    assert (report.fps, report.slowest_fps) == pytest.approx((1.0, 0.25))
+    assert report.frames == 9  # three rounds of 5.5 s
+    assert gpu.waits == 4
+    assert gpu.rendered == [0.25, 0.5, 0.75] * 4
+
+
+def test_frames_per_second_by_events_renders_one_timed_round_at_least() -> None:
+    gpu = FakeGpu({0.5: 1.0})
+    report = frames_per_second(
+        MODEL, [camera(0.5)], WHITE, FakeRasterizer(gpu.render), seconds=0.0, event=partial(FakeEvent, gpu)
+    )
+    assert (report.frames, gpu.waits) == (1, 2)
 
 
 def test_peak_memory_sees_an_allocation_and_forgets_it_on_reset() -> None:
