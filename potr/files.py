@@ -45,6 +45,15 @@ def write_atomic(path: Path | str, data: bytes | Callable[[BinaryIO], object], *
         raise PotrError(f"{path}: cannot write: {error.strerror or error}") from error
 
 
+def user_cache() -> Path:
+    """The folder for what can be made or fetched again: potr in $XDG_CACHE_HOME, else in ~/.cache. It may not exist.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "potr"
+
+
 def refuse_existing(path: Path | str, overwrite: bool) -> None:
     """Raise PotrError if ``path`` exists and may not be replaced. For checking before minutes of work."""
     if not overwrite and os.path.lexists(path):

@@ -5,11 +5,30 @@ import os
 # cores they spin in each other's way: a run on a tiny scene took 0.15 s of processor time with this, 1 to 3 s without.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import functools
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.released import make_released, source_scene
+
+GPU_VARIABLE = "POTR_GPU"  # "required": a test marked gpu fails where there is none (`make gpu-test`)
+
+
+@functools.cache
+def why_no_gpu() -> str | None:
+    from potr.rasterizer.nvrtc import why_not
+
+    return why_not()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `gpu` where kernels cannot run; from one line, so that the report has one line for all."""
+    if item.get_closest_marker("gpu") is None or why_no_gpu() is None:
+        return
+    if os.environ.get(GPU_VARIABLE) == "required":
+        pytest.fail(f"{GPU_VARIABLE}=required, and {why_no_gpu()}", pytrace=False)
+    pytest.skip(f"no GPU: {why_no_gpu()}")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import pickle
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor
 
 from potr.errors import PotrError
-from potr.files import write_atomic
+from potr.files import user_cache, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def cache_folder() -> Path:
     """Where fetched weights lie: in the virtual environment, else in the user's cache."""
     if sys.prefix != sys.base_prefix:
         return Path(sys.prefix) / "share" / "potr"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "potr"
+    return user_cache()
 
 
 def backbone_state(network: Network) -> dict[str, Tensor]:

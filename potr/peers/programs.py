@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from potr.errors import BackendUnavailable, PotrError
+from potr.files import user_cache
 
 GAUSSFORGE = "gaussforge"
 SPLAT_TRANSFORM = "@playcanvas/splat-transform"
@@ -38,7 +39,7 @@ def node_folder() -> Path:
         return Path(named)
     if sys.prefix != sys.base_prefix:
         return Path(sys.prefix) / "share" / "potr" / "node"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "potr" / "node"
+    return user_cache() / "node"
 
 
 def gaussforge_version(codec: str) -> str:

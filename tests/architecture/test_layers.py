@@ -29,6 +29,7 @@ SOLE_IMPORTERS = {
     "gaussforge": {"potr/peers/gaussforge_worker.py"},
     "pooch": {"potr/io/download.py"},
     "zstandard": {"potr/bitstream/entropy.py"},
+    "cuda": {"potr/rasterizer/cubins.py", "potr/rasterizer/nvrtc.py"},
     "lpips": {"potr/evaluate/lpips.py"},
     "wandb": {"potr/experiment/wandb_process.py"},
     "matplotlib": {"potr/experiment/tables/figures.py"},
