@@ -22,6 +22,10 @@ class BackendUnavailable(PotrError):
     """A rasteriser backend was asked for by name and cannot run here."""
 
 
+class DeviceMemoryError(PotrError):
+    """A GPU's memory does not suffice; the message says what to lower."""
+
+
 class RanksLost(PotrError):
     """The processes that share a scene's views no longer reach each other."""
 

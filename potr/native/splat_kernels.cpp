@@ -20,12 +20,9 @@ int64_t project(const ProjectTask& task, int64_t first, int64_t last, uint32_t* 
     const Footprint<F> f = project_splat(camera, mean, axes);
     const F reach = log2_opacity - kLog2AlphaMin;  // log2(255 opacity): alpha >= 1/255 where |L^T d|^2 <= reach
     const F radius = footprint_radius(f);
-    const F squared = 2.0f * kLn2 * max_of(reach, F{});
-    const F extent_x = sqrt_of(squared * f.cov_xx) * 1.00001f + 0.01f;
-    const F extent_y = sqrt_of(squared * f.cov_yy) * 1.00001f + 0.01f;
     F first_x, first_y, last_x, last_y;
-    tile_range(f.x, radius, extent_x, task.tiles_x, &first_x, &last_x);
-    tile_range(f.y, radius, extent_y, task.tiles_y, &first_y, &last_y);
+    tile_range(f.x, radius, footprint_extent(reach, f.cov_xx), task.tiles_x, &first_x, &last_x);
+    tile_range(f.y, radius, footprint_extent(reach, f.cov_yy), task.tiles_y, &first_y, &last_y);
     const I x0 = __builtin_convertvector(first_x, I), x1 = __builtin_convertvector(last_x, I);
     const I y0 = __builtin_convertvector(first_y, I), y1 = __builtin_convertvector(last_y, I);
     const I visible = (f.depth > kNearPlane) & (f.det < kFloatMax) & (f.cov_xx < kFloatMax) & (f.cov_yy < kFloatMax) &
@@ -33,10 +30,7 @@ int64_t project(const ProjectTask& task, int64_t first, int64_t last, uint32_t* 
     uint32_t left = at_least((F)(visible & (I)broadcast(1.0f)), broadcast(1.0f));
     if (!left) continue;
 
-    const F scale = broadcast(0.849321800f);  // sqrt(log2(e) / 2)
-    const F inverse_yy = 1.0f / f.cov_yy;
-    const F root = scale * sqrt_of(f.cov_yy / f.det);
-    const F slope_x = f.cov_xy * inverse_yy;
+    const Falloff<F> falloff = footprint_falloff(f);
     const F dx = mean[0] - camera.center[0], dy = mean[1] - camera.center[1], dz = mean[2] - camera.center[2];
     const F inverse = 1.0f / sqrt_of(dx * dx + dy * dy + dz * dz);
     F basis[kMaxCoefficients];
@@ -50,8 +44,8 @@ int64_t project(const ProjectTask& task, int64_t first, int64_t last, uint32_t* 
       clamped |= (color[c] < 0.0f) & (1 << c);
       color[c] = max_of(color[c], F{});
     }
-    const F values[11] = {f.x, f.y, root, -root * slope_x, scale * sqrt_of(inverse_yy), log2_opacity, slope_x,
-                          f.cov_xy / f.cov_xx, color[0], color[1], color[2]};
+    const F values[11] = {f.x,         f.y,          falloff.l11,     falloff.l21,     falloff.l22, log2_opacity,
+                          falloff.slope_x, falloff.slope_y, color[0], color[1], color[2]};
     for (; left; left &= left - 1) {
       const int l = __builtin_ctz(left);
       Splat& s = task.splats[lane + l];

@@ -140,6 +140,31 @@ POTR_HD R footprint_radius(const Footprint<R>& f) {
   return ceil_of(3.0f * sqrt_of(0.5f * (f.cov_xx + f.cov_yy) + spread));
 }
 
+// How far the ellipse on which alpha falls to 1/255 reaches from the centre along an axis, in pixels: `reach` is
+// log2(255 opacity), `variance` that axis's element of the covariance. Rounding only ever makes it longer.
+template <class R>
+POTR_HD R footprint_extent(R reach, R variance) {
+  return sqrt_of(2.0f * kLn2 * max_of(reach, R{}) * variance) * 1.00001f + 0.01f;
+}
+
+// How alpha falls off: with d = pixel - centre it is 2^(log2_opacity - |L^T d|^2), L the lower Cholesky factor of the
+// inverse covariance times sqrt(log2(e) / 2). slope_x = cov_xy / cov_yy and slope_y = cov_xy / cov_xx say where alpha is
+// largest along a row, along a column.
+template <class R>
+struct Falloff {
+  R l11, l21, l22;
+  R slope_x, slope_y;
+};
+
+template <class R>
+POTR_HD Falloff<R> footprint_falloff(const Footprint<R>& f) {
+  const R scale = all_lanes<R>(0.849321800f);  // sqrt(log2(e) / 2)
+  const R inverse_yy = 1.0f / f.cov_yy;
+  const R root = scale * sqrt_of(f.cov_yy / f.det);
+  const R slope_x = f.cov_xy * inverse_yy;
+  return {root, -root * slope_x, scale * sqrt_of(inverse_yy), slope_x, f.cov_xy / f.cov_xx};
+}
+
 // First and one-past-last tile that [center - extent, center + extent] touches, within [0, tiles], still to be truncated
 // to integers. `radius` gives the reference's rectangle (its upper bound may be a tile short, which is part of the image
 // formation); `extent` the exact reach of the ellipse on which alpha falls to 1/255. A splat is drawn in the intersection.

@@ -64,13 +64,14 @@ class BlockSums:
     Attributes:
         block: [F, N] the sums of the block at hand.
         total: [F, N] of the blocks closed.
-        sse, block_sse: the same for the squared error.
+        sse, block_sse: [] float64, the same for the squared error.
     """
 
     def __init__(self, count: int, num_splats: int, device: torch.device | str = "cpu") -> None:
         self.block = torch.zeros(count, num_splats, dtype=torch.float64, device=device)
         self.total = torch.zeros_like(self.block)
-        self.block_sse = self.sse = 0.0
+        self.block_sse = torch.zeros((), dtype=torch.float64, device=device)
+        self.sse = torch.zeros_like(self.block_sse)
 
     def close_block_after(self, view: int, views: int) -> bool:
         """Add the block to the total if it ends with the ``view``-th of ``views``, counted from 0; whether it does."""
@@ -78,5 +79,6 @@ class BlockSums:
         if ends:
             self.total.add_(self.block)
             self.block.zero_()
-            self.sse, self.block_sse = self.sse + self.block_sse, 0.0
+            self.sse.add_(self.block_sse)
+            self.block_sse.zero_()
         return ends

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -19,6 +18,7 @@ from potr.errors import BackendUnavailable, ConfigError
 from potr.progress import Progress, silent
 from potr.rasterizer.base import ColorStatistics, RemovalCost
 from potr.rasterizer.blocks import BlockSums
+from potr.rasterizer.reading import read_ahead
 from potr.rasterizer.select import available_threads
 from potr.splats import SplatModel
 
@@ -80,7 +80,7 @@ class CpuRasterizer:
         peak, pixels = torch.zeros(n, dtype=torch.float32), torch.zeros(n, dtype=torch.int64)
         layout = self._layout(model)
         samples = 0
-        for i, (view, photo) in enumerate(_read_ahead(views, "removal cost", progress)):
+        for i, (view, photo) in enumerate(read_ahead(views, _read, "removal cost", progress)):
             sums.block_sse += self._native.removal(
                 layout,
                 _native_camera(view.camera),
@@ -97,7 +97,9 @@ class CpuRasterizer:
             sums.close_block_after(i, len(views))
         device = model.device
         delta_sse, render_sse, contribution = sums.total.to(device)
-        return RemovalCost(delta_sse, render_sse, contribution, peak.to(device), pixels.to(device), sums.sse, samples)
+        return RemovalCost(
+            delta_sse, render_sse, contribution, peak.to(device), pixels.to(device), float(sums.sse), samples
+        )
 
     def color_statistics(
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
@@ -113,7 +115,7 @@ class CpuRasterizer:
         native_sums = _rasterizer.ColorSums(hessian, gradient, weight, contribution, seen_views)
         samples = 0
         self._native.begin_color(layout)
-        for i, (view, photo) in enumerate(_read_ahead(views, "color statistics", progress)):
+        for i, (view, photo) in enumerate(read_ahead(views, _read, "color statistics", progress)):
             sums.block_sse += self._native.color(
                 layout,
                 _native_camera(view.camera),
@@ -133,7 +135,7 @@ class CpuRasterizer:
             contribution,
             gradient.to(device),
             seen_views.to(device),
-            sums.sse,
+            float(sums.sse),
             samples,
         )
 
@@ -161,13 +163,5 @@ def _native_camera(camera: Camera) -> Any:
     return _rasterizer.Camera(camera.viewmat, camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height)
 
 
-def _read_ahead(views: Sequence[View], stage: str, progress: Progress) -> Iterator[tuple[View, Tensor]]:
-    """Each view with its photograph, the next one being read meanwhile; a view is reported once the caller is done."""
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        pending = reader.submit(views[0].read) if views else None
-        for i, view in enumerate(views):
-            assert pending is not None
-            photo = pending.result().detach().cpu().contiguous()
-            pending = reader.submit(views[i + 1].read) if i + 1 < len(views) else None
-            yield view, photo
-            progress(stage, i + 1, len(views))
+def _read(view: View) -> Tensor:
+    return view.read().detach().cpu().contiguous()

@@ -42,7 +42,7 @@ class CudaLauncher:
             raise BackendUnavailable(f"cuda: {reason}")
         self._index = torch.cuda.current_device() if device.index is None else device.index
         self.device = torch.device("cuda", self._index)  # a tensor's device always has its number
-        self._arch = _architecture(self.device)
+        self.arch = _architecture(self.device)  # "sm_90"
         self._core = _cuda_core()
         self._sources: dict[str, Any] = {}
         self._kernels: dict[tuple[str, str], tuple[Any, tuple[int, ...] | None]] = {}
@@ -96,13 +96,13 @@ class CudaLauncher:
         if known is not None:
             return known
         if source not in self._sources:
-            code = cubins.cubin(source, self._arch)
+            code = cubins.cubin(source, self.arch)
             self._sources[source] = self._core.ObjectCode.from_cubin(code, name=source)
         try:
             function = self._sources[source].get_kernel(kernel)
         except Exception as error:  # CUDAError, which cuda-core does not export
             raise BackendUnavailable(
-                f"cuda: {kernel} of {source}.cu, compiled for {self._arch}, does not load on {self.device}: {error}"
+                f"cuda: {kernel} of {source}.cu, compiled for {self.arch}, does not load on {self.device}: {error}"
             ) from error
         try:
             sizes = tuple(int(parameter.size) for parameter in function.arguments_info)
@@ -110,6 +110,15 @@ class CudaLauncher:
             sizes = None
         self._kernels[source, kernel] = function, sizes
         return function, sizes
+
+
+_launchers: dict[torch.device, CudaLauncher] = {}
+
+
+def launcher_on(device: torch.device | str = "cuda") -> CudaLauncher:
+    """A device's launcher, the same one each time, so that kernels are loaded once. Raises like ``CudaLauncher``."""
+    launcher = CudaLauncher(device) if torch.device(device) not in _launchers else _launchers[torch.device(device)]
+    return _launchers.setdefault(launcher.device, launcher)
 
 
 def marshal(
@@ -233,8 +242,6 @@ def _architecture(device: torch.device) -> str:
 def _cuda_core() -> Any:
     import cuda.core
 
-    if not hasattr(cuda.core, "ObjectCode"):
-        raise ImportError(f"cuda-core {cuda.core.__version__} is older than 1.0.1")
     return cuda.core
 
 

@@ -10,10 +10,11 @@ from potr.errors import BackendUnavailable, ConfigError
 from potr.rasterizer.base import Rasterizer
 
 BACKENDS = {
+    "cuda": ("potr.rasterizer.cuda", "CudaRasterizer"),
     "cpu": ("potr.rasterizer.cpu", "CpuRasterizer"),
     "reference": ("potr.rasterizer.reference", "ReferenceRasterizer"),
 }
-AUTOMATIC = ("cpu",)  # best first
+AUTOMATIC = ("cuda", "cpu")  # best first
 
 
 def available_threads() -> int:
@@ -25,7 +26,7 @@ def select(name: str = "auto", *, threads: int | None = None) -> Rasterizer:
     """A rasteriser backend; its modules are imported only now.
 
     Args:
-        name: "auto" (the best that runs here), "cpu" or "reference".
+        name: "auto" (the best that runs here), "cuda", "cpu" or "reference".
         threads: CPU threads; by default every core this process may run on.
 
     Raises:

@@ -13,16 +13,23 @@ from potr.cameras import BLACK, WHITE, Camera, View
 from potr.errors import BackendUnavailable, ConfigError, SceneError
 from potr.rasterizer.base import Rasterizer
 from potr.rasterizer.cpu import CpuRasterizer
+from potr.rasterizer.cuda import CudaRasterizer
 from potr.rasterizer.reference import ReferenceRasterizer
 from potr.rasterizer.select import select
 from potr.splats import SplatModel
 from tests.helpers.scenes import SCENES, look_at_camera, random_model, random_views
+from tests.helpers.simt import SimtLauncher, needs_gxx
 
 INSTRUCTION_SETS = _rasterizer.supported_instruction_sets()
-BACKENDS = ["reference", *INSTRUCTION_SETS]
+CUDA = [pytest.param("simt", marks=needs_gxx), pytest.param("cuda", marks=pytest.mark.gpu)]  # emulated, on a GPU
+BACKENDS = ["reference", *INSTRUCTION_SETS, *CUDA]
 
 
 def make(name: str) -> Rasterizer:
+    if name == "simt":
+        return CudaRasterizer(launcher=SimtLauncher())
+    if name == "cuda":
+        return CudaRasterizer()
     return ReferenceRasterizer() if name == "reference" else CpuRasterizer(threads=1, instruction_set=name)
 
 
@@ -90,7 +97,7 @@ def test_no_views(backend: str) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 15), (3, 40)])
-@pytest.mark.parametrize("backend", INSTRUCTION_SETS)
+@pytest.mark.parametrize("backend", [*INSTRUCTION_SETS, *CUDA])
 def test_image_sizes(backend: str, size: tuple[int, int]) -> None:
     model, views = SCENES["mixed"](32), random_views(33, width=size[0], height=size[1])
     image = make(backend).render(model, views[0].camera, WHITE)
@@ -148,9 +155,9 @@ def test_poison_values_stay_with_their_splat(backend: str, field: str) -> None:
     assert int((results["pixels"] > 0).sum()) > len(POISON)
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", ["reference", INSTRUCTION_SETS[0], *CUDA])
 def test_each_view_has_its_own_background_unless_one_is_given(backend: str) -> None:
-    raster = select(backend, threads=1)
+    raster = make(backend)
     model, photo, camera = SCENES["mixed"](37), torch.rand(37, 53, 3), look_at_camera(0.2)
     black, white = View("b", camera, photo, BLACK), View("w", camera, photo, WHITE)
     both = raster.removal_cost(model, [black, white]).sse
@@ -159,7 +166,7 @@ def test_each_view_has_its_own_background_unless_one_is_given(backend: str) -> N
     assert raster.removal_cost(model, [black], WHITE).sse == raster.removal_cost(model, [white]).sse
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", ["reference", INSTRUCTION_SETS[0], *CUDA])
 def test_views_are_read_lazily_and_reported(backend: str) -> None:
     reads: list[str] = []
 
@@ -173,19 +180,19 @@ def test_views_are_read_lazily_and_reported(backend: str) -> None:
     def progress(stage: str, done: int, total: int) -> None:
         reported.append((stage, done, total, len(reads)))
 
-    select(backend, threads=1).removal_cost(SCENES["mixed"](38), views, progress=progress)
+    make(backend).removal_cost(SCENES["mixed"](38), views, progress=progress)
     assert reads == ["a", "b", "c", "d"]
     assert [r[:3] for r in reported] == [("removal cost", i, 4) for i in (1, 2, 3, 4)]
     assert all(done <= n <= done + 1 for _, done, _, n in reported), "more than one view ahead"
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", ["reference", INSTRUCTION_SETS[0], *CUDA])
 def test_stops_between_views(backend: str) -> None:
     def interrupt(stage: str, done: int, total: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
-    raster, model = select(backend, threads=1), SCENES["mixed"](39)
+    raster, model = make(backend), SCENES["mixed"](39)
     with pytest.raises(KeyboardInterrupt):
         raster.color_statistics(model, random_views(40, 4), progress=interrupt)
     assert raster.removal_cost(model, random_views(40, 4)).sse > 0
@@ -237,7 +244,7 @@ def test_select() -> None:
     assert select().name == "cpu"
     assert select("cpu", threads=3).name == "cpu"
     assert select("reference").name == "reference"
-    with pytest.raises(ConfigError, match=r"expected one of auto, cpu, reference, got 'vulkan'"):
+    with pytest.raises(ConfigError, match=r"expected one of auto, cuda, cpu, reference, got 'vulkan'"):
         select("vulkan")
 
 

@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blending and statistics, one block per tile. Each of the block's four warps has a quadrant of 8 x 8 pixels, two to a lane.
+// A batch of entries is loaded into shared memory, each thread one, which also finds the quadrants it may touch: a warp only
+// looks at the entries of its own.
+//
+// Statistics take two walks. The first blends near to far. The second recomputes every alpha: near to far for the colour
+// statistics, far to near for the removal cost, where the colour behind a splat follows without subtraction,
+// B <- B + alpha (c - B), and the transmittance before it by division, T <- T / (1 - alpha). A pixel stops before T falls
+// below the minimum, in statistics never below kTransmittanceFloor, so that T survives the division; what lies behind is
+// below anything a float sum could notice.
+//
+// Nothing is added atomically. The statistics of an entry go to its slot, which gather.cu adds up by splat, in order.
+#include "warp.h"
+
+using namespace potr;
+
+namespace {
+
+constexpr int kBlend = 128;        // threads of a block
+constexpr int kBatch = kBlend;     // entries loaded at once
+constexpr int kWarps = kBlend / kWarp;
+constexpr int kQuadrant = kTile / 2;
+constexpr int kPixels = 2;         // of a thread, kRowStep rows apart
+constexpr int kRowStep = kWarp / kQuadrant;
+constexpr int kWords = kBatch / kWarp;
+constexpr int kGroup = 4;          // entries whose sums are taken together
+constexpr int kSlot = 8;           // floats of a slot, one 32-byte sector
+constexpr int kStatistics = 5;     // of them used
+constexpr float kTransmittanceFloor = 1e-30f;
+
+// A tile's entries, near to far.
+struct Entries {
+  const long long* sorted;  // where each was before sorting by tile
+  const int* splats;        // of each entry before sorting
+  const float4* records;
+  int begin, end;
+};
+
+struct Batch {
+  float4 a[kBatch], b[kBatch], c[kBatch];  // records, the centre relative to the tile
+  unsigned touched[kWarps][kWords];        // by quadrant: bit per entry
+};
+
+struct Pixel {
+  float x, y;               // of its centre, relative to the tile
+  bool inside;              // the image
+  bool alive;               // still blends
+  float transmittance;
+  float color[3];
+  int last;                 // one past the last entry blended
+};
+
+struct Tile {
+  int x, y;                 // of its first pixel, in the image
+  int width, height;        // of the image
+};
+
+__device__ float exp2_approximate(float v) {  // relative error 2^-22
+#if defined(__CUDA_ARCH__)
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(v));
+  return result;
+#else
+  return exp2f(v);
+#endif
+}
+
+// Alpha of an entry at a pixel, 0 where it is not drawn. Every product and sum is spelt out, so that two walks get the
+// same bits.
+__device__ float alpha_at(const float4& a, const float4& b, float x, float y) {
+  const float dx = x - a.x, dy = y - a.y;
+  const float p = fmaf(a.z, dx, a.w * dy), q = b.x * dy;
+  const float power = fmaf(-q, q, fmaf(-p, p, b.y));
+  return power >= kLog2AlphaMin ? fminf(exp2_approximate(power), kAlphaMax) : 0.0f;
+}
+
+__device__ float after(float transmittance, float alpha) { return fmaf(-transmittance, alpha, transmittance); }
+
+__device__ Tile tile_of(long long tile, long long tiles_x, long long row_first, const float* view) {
+  return {(int)(tile % tiles_x) * kTile, (int)(row_first + tile / tiles_x) * kTile, (int)view[19], (int)view[20]};
+}
+
+__device__ void start(Pixel (&pixels)[kPixels], const Tile& tile) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int x = warp % 2 * kQuadrant + lane % kQuadrant, y = warp / 2 * kQuadrant + lane / kQuadrant;
+#pragma unroll
+  for (int k = 0; k < kPixels; ++k) {
+    Pixel& p = pixels[k];
+    p.x = (float)x;
+    p.y = (float)(y + k * kRowStep);
+    p.inside = tile.x + x < tile.width && tile.y + y + k * kRowStep < tile.height;
+    p.alive = p.inside;
+    p.transmittance = 1.0f;
+    p.color[0] = p.color[1] = p.color[2] = 0.0f;
+    p.last = 0;
+  }
+}
+
+__device__ void load_batch(Batch& batch, const Entries& entries, int first, const Tile& tile) {
+  const int t = threadIdx.x, lane = t % kWarp;
+  unsigned quadrants = 0;
+  if (first + t < entries.end) {
+    const long long splat = entries.splats[entries.sorted[first + t]];
+    const float4* record = entries.records + kRecordVectors * splat;
+    float4 a = record[0];
+    const float4 b = record[1], c = record[2];
+    a.x -= (float)tile.x;
+    a.y -= (float)tile.y;
+    batch.a[t] = a;
+    batch.b[t] = b;
+    batch.c[t] = c;
+    const Ellipse ellipse = record_ellipse(a, b, c);
+    const float size = (float)(kQuadrant - 1);
+#pragma unroll
+    for (int q = 0; q < kWarps; ++q) {
+      const float left = (float)(q % 2 * kQuadrant), top = (float)(q / 2 * kQuadrant);
+      quadrants |= (unsigned)ellipse_touches(ellipse, left, top, size, size) << q;
+    }
+  }
+#pragma unroll
+  for (int q = 0; q < kWarps; ++q) {
+    const unsigned touched = __ballot_sync(kAllLanes, quadrants >> q & 1);
+    if (lane == q) batch.touched[q][t / kWarp] = touched;
+  }
+}
+
+// The first walk. A pixel stops before its transmittance falls below the minimum.
+__device__ void blend(Pixel (&pixels)[kPixels], const Entries& entries, const Tile& tile, float transmittance_min,
+                      Batch& batch) {
+  const int warp = threadIdx.x / kWarp;
+  for (int first = entries.begin; first < entries.end; first += kBatch) {
+    if (__syncthreads_and(!pixels[0].alive && !pixels[1].alive)) break;
+    load_batch(batch, entries, first, tile);
+    __syncthreads();
+    for (int word = 0; word < kWords; ++word) {
+      if (!__any_sync(kAllLanes, pixels[0].alive || pixels[1].alive)) break;
+      for (unsigned left = batch.touched[warp][word]; left; left &= left - 1) {
+        const int j = word * kWarp + __ffs(left) - 1;
+        const float4 a = batch.a[j], b = batch.b[j];
+        const float blue = batch.c[j].x;
+#pragma unroll
+        for (int k = 0; k < kPixels; ++k) {
+          Pixel& p = pixels[k];
+          const float alpha = alpha_at(a, b, p.x, p.y);
+          const float then = after(p.transmittance, alpha);
+          const bool drawn = p.alive && alpha > 0.0f;
+          p.alive = p.alive && !(drawn && then < transmittance_min);
+          if (drawn && p.alive) {
+            const float weight = p.transmittance * alpha;
+            p.color[0] = fmaf(weight, b.z, p.color[0]);
+            p.color[1] = fmaf(weight, b.w, p.color[1]);
+            p.color[2] = fmaf(weight, blue, p.color[2]);
+            p.transmittance = then;
+            p.last = first + j + 1;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Adds what shines through from the background.
+__device__ void finish(Pixel (&pixels)[kPixels], const float* view) {
+#pragma unroll
+  for (int k = 0; k < kPixels; ++k)
+    for (int c = 0; c < 3; ++c)
+      pixels[k].color[c] = fmaf(pixels[k].transmittance, view[kViewBackground + c], pixels[k].color[c]);
+}
+
+__device__ long long offset_of(const Pixel& pixel, const Tile& tile) {
+  return (((long long)tile.y + (int)pixel.y) * tile.width + tile.x + (int)pixel.x) * 3;
+}
+
+// The render minus the photograph, 0 outside the image, in place of the colour; the photograph is either float or, where it
+// is null, 255 levels. Thread 0 writes the tile's squared error.
+__device__ void subtract_photo(Pixel (&pixels)[kPixels], const Tile& tile, const float* photo,
+                               const unsigned char* levels, double* sse) {
+  __shared__ double totals[kWarps];
+  double own = 0;
+#pragma unroll
+  for (int k = 0; k < kPixels; ++k) {
+    Pixel& p = pixels[k];
+    const long long offset = p.inside ? offset_of(p, tile) : 0;
+    for (int c = 0; c < 3; ++c) {
+      if (p.inside) p.color[c] -= photo ? photo[offset + c] : __fdiv_rn((float)levels[offset + c], 255.0f);
+      else p.color[c] = 0.0f;
+      own += (double)p.color[c] * p.color[c];
+    }
+  }
+  own = warp_sum(own);
+  if (threadIdx.x % kWarp == 0) totals[threadIdx.x / kWarp] = own;
+  __syncthreads();
+  if (threadIdx.x == 0) *sse = totals[0] + totals[1] + totals[2] + totals[3];
+}
+
+// One past the last entry that any pixel of the block blended.
+__device__ int last_of_block(const Pixel (&pixels)[kPixels]) {
+  __shared__ unsigned lasts[kWarps];
+  const unsigned last = __reduce_max_sync(kAllLanes, (unsigned)max(pixels[0].last, pixels[1].last));
+  if (threadIdx.x % kWarp == 0) lasts[threadIdx.x / kWarp] = last;
+  __syncthreads();
+  return (int)max(max(lasts[0], lasts[1]), max(lasts[2], lasts[3]));
+}
+
+// A batch's statistics as each warp sees them: of the entries that touch its quadrant.
+struct Partial {
+  float of[kWarps][kBatch][kStatistics];
+};
+
+// Sums a group's values over the warp and writes them: values[s * kGroup + g] is statistic s of the group's entry g.
+template <int N>
+__device__ void store_sums(float (&values)[N], unsigned group, int grouped, float (*partial)[kStatistics]) {
+  int index;
+  const float sum = transposed_sums(values, &index);
+  const int g = index % kGroup;
+  if (index >= 0 && g < grouped) partial[group >> (8 * g) & 0xff][index / kGroup] = sum;
+}
+
+// Adds up the warps' statistics of each entry of the batch and writes its slot.
+template <bool kFourthIsMaximum>
+__device__ void write_slots(const Batch& batch, const Partial& partial, const Entries& entries, int first, float* slots) {
+  const int t = threadIdx.x;
+  if (first + t >= entries.end) return;
+  float totals[kStatistics] = {};
+#pragma unroll
+  for (int w = 0; w < kWarps; ++w) {
+    if (!(batch.touched[w][t / kWarp] >> (t % kWarp) & 1)) continue;
+    for (int s = 0; s < kStatistics; ++s) {
+      const float value = partial.of[w][t][s];
+      totals[s] = kFourthIsMaximum && s == 3 ? fmaxf(totals[s], value) : totals[s] + value;
+    }
+  }
+  float* slot = slots + kSlot * entries.sorted[first + t];
+  *(float4*)slot = make_float4(totals[0], totals[1], totals[2], totals[3]);
+  slot[4] = totals[4];
+}
+
+__device__ void write_empty_slots(const Entries& entries, int first, float* slots) {
+  if (first + (int)threadIdx.x >= entries.end) return;
+  float* slot = slots + kSlot * entries.sorted[first + threadIdx.x];
+  *(float4*)slot = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  slot[4] = 0.0f;
+}
+
+__device__ Entries entries_of(long long tile, const int* begins, const long long* sorted, const int* splats,
+                              const float4* records) {
+  return {sorted, splats, records, begins[tile], begins[tile + 1]};
+}
+
+}  // namespace
+
+// image [height, width, 3].
+extern "C" __global__ void __launch_bounds__(kBlend)
+render(const float* view, long long tiles_x, long long row_first, const int* begins, const long long* sorted,
+       const int* splats, const float4* records, float transmittance_min, float* image) {
+  __shared__ Batch batch;
+  const Tile tile = tile_of(blockIdx.x, tiles_x, row_first, view);
+  Pixel pixels[kPixels];
+  start(pixels, tile);
+  blend(pixels, entries_of(blockIdx.x, begins, sorted, splats, records), tile, transmittance_min, batch);
+  finish(pixels, view);
+#pragma unroll
+  for (int k = 0; k < kPixels; ++k) {
+    if (!pixels[k].inside) continue;
+    float* out = image + offset_of(pixels[k], tile);
+    for (int c = 0; c < 3; ++c) out[c] = pixels[k].color[c];
+  }
+}
+
+// slots [entries, kSlot]: delta_sse, render_sse, contribution, peak, pixels. sse [tiles of the image]. Six blocks to a
+// multiprocessor: left to itself the compiler takes fewer registers, and spills.
+extern "C" __global__ void __launch_bounds__(kBlend, 6)
+removal(const float* view, long long tiles_x, long long row_first, const int* begins, const long long* sorted,
+        const int* splats, const float4* records, float transmittance_min, const float* photo,
+        const unsigned char* levels, float* slots, double* sse) {
+  __shared__ Batch batch;
+  __shared__ Partial partial;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const Tile tile = tile_of(blockIdx.x, tiles_x, row_first, view);
+  const Entries entries = entries_of(blockIdx.x, begins, sorted, splats, records);
+  Pixel pixels[kPixels];
+  start(pixels, tile);
+  blend(pixels, entries, tile, fmaxf(transmittance_min, kTransmittanceFloor), batch);
+  finish(pixels, view);
+  subtract_photo(pixels, tile, photo, levels, sse + row_first * tiles_x + blockIdx.x);
+
+  float behind[kPixels][3];
+#pragma unroll
+  for (int k = 0; k < kPixels; ++k)
+    for (int c = 0; c < 3; ++c) {
+      behind[k][c] = view[kViewBackground + c];
+      pixels[k].color[c] *= 2.0f;  // 2 (C - g)
+    }
+  const int last = last_of_block(pixels);
+  const int num_batches = (entries.end - entries.begin + kBatch - 1) / kBatch;
+  for (int n = num_batches - 1; n >= 0; --n) {
+    const int first = entries.begin + n * kBatch;
+    if (first >= last) {
+      write_empty_slots(entries, first, slots);
+      continue;
+    }
+    __syncthreads();
+    load_batch(batch, entries, first, tile);
+    __syncthreads();
+    for (int word = kWords - 1; word >= 0; --word) {
+      unsigned left = batch.touched[warp][word];
+      while (left) {
+        float sums[3 * kGroup];  // delta_sse, render_sse, contribution of kGroup entries each
+        unsigned group = 0;      // their places in the batch, a byte each
+        int grouped = 0;
+#pragma unroll
+        for (int g = 0; g < kGroup; ++g) {
+          sums[g] = sums[kGroup + g] = sums[2 * kGroup + g] = 0.0f;
+          if (!left) continue;
+          const int j = word * kWarp + 31 - __clz(left);
+          left &= ~(1u << (j % kWarp));
+          group |= (unsigned)j << (8 * g);
+          grouped = g + 1;
+          const float4 a = batch.a[j], b = batch.b[j];
+          const float color[3] = {b.z, b.w, batch.c[j].x};
+          float peak = 0.0f;
+          int num_pixels = 0;
+#pragma unroll
+          for (int k = 0; k < kPixels; ++k) {
+            Pixel& p = pixels[k];
+            const float alpha = first + j < p.last ? alpha_at(a, b, p.x, p.y) : 0.0f;
+            float weight = 0.0f;
+            if (alpha > 0.0f) {
+              p.transmittance = __fdividef(p.transmittance, 1.0f - alpha);
+              weight = p.transmittance * alpha;
+              for (int c = 0; c < 3; ++c) {
+                const float difference = behind[k][c] - color[c];
+                const float change = weight * difference;  // PD of the pixel: T a (B - c)
+                behind[k][c] = fmaf(-alpha, difference, behind[k][c]);
+                sums[g] = fmaf(change, change + p.color[c], sums[g]);
+                sums[kGroup + g] = fmaf(change, change, sums[kGroup + g]);
+              }
+              sums[2 * kGroup + g] += weight;
+            }
+            peak = fmaxf(peak, weight);
+            num_pixels += __popc(__ballot_sync(kAllLanes, weight > 0.0f));
+          }
+          // A positive float's bits are ordered as an integer's.
+          const unsigned largest = __reduce_max_sync(kAllLanes, __float_as_uint(peak));
+          if (lane == 0) {
+            partial.of[warp][j][3] = __uint_as_float(largest);
+            partial.of[warp][j][4] = (float)num_pixels;
+          }
+        }
+        store_sums(sums, group, grouped, partial.of[warp]);
+      }
+    }
+    __syncthreads();
+    write_slots<true>(batch, partial, entries, first, slots);
+  }
+}
+
+// slots [entries, kSlot]: sum (T a)^2, sum T a (C - g) of R, G, B, sum T a. sse [tiles of the image].
+extern "C" __global__ void __launch_bounds__(kBlend)
+color(const float* view, long long tiles_x, long long row_first, const int* begins, const long long* sorted,
+      const int* splats, const float4* records, float transmittance_min, const float* photo,
+        const unsigned char* levels, float* slots, double* sse) {
+  __shared__ Batch batch;
+  __shared__ Partial partial;
+  const int warp = threadIdx.x / kWarp;
+  const Tile tile = tile_of(blockIdx.x, tiles_x, row_first, view);
+  const Entries entries = entries_of(blockIdx.x, begins, sorted, splats, records);
+  Pixel pixels[kPixels];
+  start(pixels, tile);
+  blend(pixels, entries, tile, fmaxf(transmittance_min, kTransmittanceFloor), batch);
+  finish(pixels, view);
+  subtract_photo(pixels, tile, photo, levels, sse + row_first * tiles_x + blockIdx.x);
+
+#pragma unroll
+  for (int k = 0; k < kPixels; ++k) pixels[k].transmittance = 1.0f;
+  const int last = last_of_block(pixels);
+  for (int first = entries.begin; first < entries.end; first += kBatch) {
+    if (first >= last) {
+      write_empty_slots(entries, first, slots);
+      continue;
+    }
+    __syncthreads();
+    load_batch(batch, entries, first, tile);
+    __syncthreads();
+    for (int word = 0; word < kWords; ++word) {
+      unsigned left = batch.touched[warp][word];
+      while (left) {
+        float sums[kStatistics * kGroup];
+        unsigned group = 0;
+        int grouped = 0;
+#pragma unroll
+        for (int g = 0; g < kGroup; ++g) {
+          for (int s = 0; s < kStatistics; ++s) sums[s * kGroup + g] = 0.0f;
+          if (!left) continue;
+          const int j = word * kWarp + __ffs(left) - 1;
+          left &= left - 1;
+          group |= (unsigned)j << (8 * g);
+          grouped = g + 1;
+          const float4 a = batch.a[j], b = batch.b[j];
+#pragma unroll
+          for (int k = 0; k < kPixels; ++k) {
+            Pixel& p = pixels[k];
+            const float alpha = first + j < p.last ? alpha_at(a, b, p.x, p.y) : 0.0f;
+            const float weight = p.transmittance * alpha;
+            p.transmittance = after(p.transmittance, alpha);
+            sums[g] = fmaf(weight, weight, sums[g]);
+            for (int c = 0; c < 3; ++c) sums[(1 + c) * kGroup + g] = fmaf(weight, p.color[c], sums[(1 + c) * kGroup + g]);
+            sums[4 * kGroup + g] += weight;
+          }
+        }
+        store_sums(sums, group, grouped, partial.of[warp]);
+      }
+    }
+    __syncthreads();
+    write_slots<false>(batch, partial, entries, first, slots);
+  }
+}
