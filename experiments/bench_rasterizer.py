@@ -4,6 +4,9 @@
 Against a plain auto-vectorised row loop (row_loop.cpp, compiled here) and the torch reference, all in the same run.
 
     python experiments/bench_rasterizer.py [--scene FOLDER] [--instruction-sets] [--json FILE]
+    python experiments/bench_rasterizer.py --backend cuda [--help]
+
+The second is bench_cuda.py.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import ctypes
 import json
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,9 +27,7 @@ from typing import Any
 import torch
 
 import potr
-from potr import _rasterizer
 from potr.cameras import BLACK, Camera, View
-from potr.rasterizer.cpu import CpuRasterizer
 from potr.rasterizer.reference import ReferenceRasterizer
 from potr.splats import SplatModel
 
@@ -139,6 +141,8 @@ def bench(
     model: SplatModel, view: View, repeats: int, instruction_sets: list[str], reference: bool
 ) -> list[dict[str, Any]]:
     """Every way, pass and thread count; the row loop first, whose image must be the backend's."""
+    from potr.rasterizer.cpu import CpuRasterizer
+
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         rows = row_loop(model, view.camera, Path(folder))
@@ -186,6 +190,10 @@ def markdown(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Prints the table."""
+    if "--backend" in sys.argv:
+        sys.exit(_other_backend(sys.argv[1:]))
+    from potr import _rasterizer
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scene", type=Path, help="a scene folder instead of the random scene")
     parser.add_argument("--repeats", type=int, default=20)
@@ -203,6 +211,17 @@ def main() -> None:
     if arguments.json:
         record = {"scene": view.name, "splats": model.num_splats, "machine": _processor(), "results": results}
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _other_backend(arguments: list[str]) -> int:
+    """What ``--backend cuda`` stands for; the cpu's native modules need not be there."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--backend", choices=("cuda",), required=True)
+    rest = parser.parse_known_args(arguments)[1]
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from experiments import bench_cuda
+
+    return bench_cuda.main(rest)
 
 
 def _processor() -> str:

@@ -242,6 +242,8 @@ def _architecture(device: torch.device) -> str:
 def _cuda_core() -> Any:
     import cuda.core
 
+    if not hasattr(cuda.core, "ObjectCode"):
+        raise ImportError(f"cuda-core {cuda.core.__version__} is older than 1.0.1")
     return cuda.core
 
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -28,9 +29,12 @@ CACHE = ROOT / "build" / "simt"
 CHECKS = "bounds,shift,alignment,null,float-cast-overflow,integer-divide-by-zero"
 FLAGS = (
     *("-std=c++20", "-O2", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-fopenmp", "-fvisibility=hidden"),
-    *("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-format-truncation", "-U_FORTIFY_SOURCE"),
+    *("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-sign-compare", "-Wno-format-truncation", "-U_FORTIFY_SOURCE"),
     *(f"-fsanitize={CHECKS}", "-fno-sanitize-recover=all"),
 )
+CPUINFO = Path("/proc/cpuinfo")
+if CPUINFO.is_file() and " fma " in CPUINFO.read_text():
+    FLAGS += ("-mfma",)  # fmaf is one instruction; contraction stays off
 ORDERS = ("forward", "backward", "random:1")  # what a kernel without races gives the same bits in
 BOUNDS = r"(?:__launch_bounds__\s*\(([^,()]+)[^()]*\)\s*)?"
 KERNEL = re.compile(rf'extern\s+"C"\s+__global__\s+{BOUNDS}void\s+{BOUNDS}(\w+)\s*\(')
@@ -39,6 +43,7 @@ ERROR_BYTES = 2048  # kErrorBytes of fibres.h
 SIGNATURE_BYTES = 1024
 GUARD_BYTES = 4096  # before and behind each tensor
 GUARD = 0xFB  # a huge negative float, an index far outside
+UNTOUCHED = bytes([GUARD]) * (GUARD_BYTES + 64)
 
 needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation of CUDA is compiled by g++")
 
@@ -59,6 +64,7 @@ class SimtLauncher:
         order: of the threads between two barriers or warp collectives, of the warps and of the blocks: forward,
             backward, or random:SEED. A result that depends on it is a race.
         threads: CPU threads that share the blocks.
+        flags: more of g++'s.
 
     Raises:
         SimtError: from ``launch``; says which kernel, block and threads, or which argument.
@@ -66,19 +72,25 @@ class SimtLauncher:
 
     device = torch.device("cpu")
 
-    def __init__(self, directory: Path = NATIVE / "cuda", *, order: str = "forward", threads: int = 1) -> None:
+    def __init__(
+        self,
+        directory: Path = NATIVE / "cuda",
+        *,
+        order: str = "forward",
+        threads: int = 1,
+        flags: tuple[str, ...] = (),
+    ) -> None:
         name, _, seed = order.partition(":")
-        self._directory, self._threads = directory, threads
+        self._directory, self._threads, self._flags = directory, threads, flags
         self._order, self._seed = ("forward", "backward", "random").index(name), int(seed or 0)
 
     def launch(self, source: str, kernel: str, blocks: int, threads: int, *arguments: Argument) -> None:
         path = self._directory / f"{source}.cu"
         where = f"{path.name}: {kernel}"
-        kernels = kernels_of(path.read_text())
-        if kernel not in kernels:
-            raise SimtError(f'{where}: no such kernel; extern "C" __global__ void are {", ".join(kernels) or "none"}')
-        library = load(path)
-        check_arguments(where, parameters(library, kernel), arguments)
+        unit = load(path, self._flags)
+        if kernel not in unit.kernels:
+            raise SimtError(f"{where}: no such kernel; the file has {', '.join(unit.kernels) or 'none'}")
+        check_arguments(where, unit.kernels[kernel], arguments)
         if not 0 <= blocks < 2**31:
             raise SimtError(f"{where}: {blocks} blocks")
         if blocks == 0:
@@ -88,7 +100,7 @@ class SimtLauncher:
         values = [cell(a, guarded) for a in arguments]
         pointers = (ctypes.c_void_p * max(len(values), 1))(*(ctypes.addressof(value) for value in values))
         error = ctypes.create_string_buffer(ERROR_BYTES)
-        function = getattr(library, f"simt_launch_{kernel}")
+        function = getattr(unit.library, f"simt_launch_{kernel}")
         if function(
             ctypes.c_longlong(blocks),
             ctypes.c_uint(threads),
@@ -169,9 +181,9 @@ class GuardedTensors:
         """A tensor next to a guard byte that was written, and that byte's index counted from the tensor's start."""
         for first, end, copy in self._copies:
             lead = GUARD_BYTES + first % 64
-            for begin, guard in ((0, copy[:lead]), (lead + end - first, copy[lead + end - first :])):
-                written = (guard != GUARD).nonzero()
-                if len(written):
+            for begin, size in ((0, lead), (lead + end - first, GUARD_BYTES)):
+                if ctypes.string_at(copy.data_ptr() + begin, size) != UNTOUCHED[:size]:
+                    written = (copy[begin : begin + size] != GUARD).nonzero()
                     at = first - lead + begin + int(written[0 if begin else -1])
                     nearest = next(t for t in self._tensors if first <= t.data_ptr() < end)
                     return nearest, at - nearest.data_ptr()
@@ -192,37 +204,47 @@ def kernels_of(text: str) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class Unit:
+    """A loaded .cu file, and what its kernels' parameters take: "long long", "float", "*f4" (pointer to float), "*"."""
+
+    library: ctypes.CDLL
+    kernels: dict[str, list[str]]
+
+
+@cache
+def load(source: Path, flags: tuple[str, ...] = ()) -> Unit:
+    """A .cu file's kernels, compiled if they were not yet."""
+    kernels = kernels_of(source.read_text())
+    code = f'#include "simt.h"\n#include "{source}"\n'
+    code += "".join(f"SIMT_KERNEL({name}, {bound})\n" for name, bound in kernels.items())
+    flags = FLAGS + flags
+    headers = sorted(NATIVE.rglob("*.h"))
+    ingredients = [code.encode(), " ".join(flags).encode(), source.read_bytes(), *(h.read_bytes() for h in headers)]
+    digest = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in ingredients)).hexdigest()[:24]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    path = CACHE / f"{source.stem}-{digest}.so"
+    with open(CACHE / f"{source.stem}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes that want the same file wait for the first
+        if not path.is_file():
+            compile_unit(code, path, flags)
+    library = ctypes.CDLL(str(path))
+    return Unit(library, {name: parameters(library, name) for name in kernels})
+
+
 def parameters(library: ctypes.CDLL, kernel: str) -> list[str]:
-    """What a kernel takes: "long long", "float", "*f4" (pointer to float), "*i8" (to an integer), "*" (to anything)."""
     text = ctypes.create_string_buffer(SIGNATURE_BYTES)
     getattr(library, f"simt_signature_{kernel}")(text)
     return text.value.decode().split(",")[:-1]
 
 
-@cache
-def load(source: Path) -> ctypes.CDLL:
-    """A .cu file's kernels, compiled if they were not yet."""
-    unit = f'#include "simt.h"\n#include "{source}"\n'
-    unit += "".join(f"SIMT_KERNEL({name}, {bound})\n" for name, bound in kernels_of(source.read_text()).items())
-    headers = sorted(NATIVE.rglob("*.h"))
-    ingredients = [unit.encode(), " ".join(FLAGS).encode(), source.read_bytes(), *(h.read_bytes() for h in headers)]
-    digest = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in ingredients)).hexdigest()[:24]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    library = CACHE / f"{source.stem}-{digest}.so"
-    with open(CACHE / f"{source.stem}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # test processes that want the same file wait for the first
-        if not library.is_file():
-            compile_unit(unit, library)
-    return ctypes.CDLL(str(library))
-
-
-def compile_unit(unit: str, library: Path) -> None:
+def compile_unit(code: str, library: Path, flags: Sequence[str]) -> None:
     """Compiles and links in two steps: linking with -fsanitize would add the library that simt.h stands in for."""
     base = library.with_suffix("")
     cpp, obj, new = base.with_suffix(".cpp"), base.with_suffix(".o"), base.with_suffix(".new")
-    cpp.write_text(unit)
+    cpp.write_text(code)
     for command in (
-        ["g++", *FLAGS, f"-I{NATIVE / 'simt'}", "-c", str(cpp), "-o", str(obj)],
+        ["g++", *flags, f"-I{NATIVE / 'simt'}", "-c", str(cpp), "-o", str(obj)],
         ["g++", "-shared", "-fopenmp", "-Wl,-z,defs", str(obj), "-o", str(new)],
     ):
         result = subprocess.run(command, capture_output=True, text=True)

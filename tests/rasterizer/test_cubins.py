@@ -19,7 +19,7 @@ from tests.helpers.cuda_sources import kernels_of
 pytest.importorskip("cuda.core", reason="cuda-core is not installed (pip install 'potr[cuda]')")
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
-MAX_REGISTERS = 128  # of a thread: four blocks of 128 threads, or two of 256, in a multiprocessor
+MAX_REGISTERS = 80  # of a thread: 768 threads in a multiprocessor of 65536 registers
 MAX_REGISTERS_OF: dict[str, int] = {}  # by kernel, where it is another number
 
 

@@ -3,6 +3,7 @@
 
 import ctypes
 import math
+import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -82,6 +83,13 @@ class TestWhyNot:
     def test_no_cuda_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(nvrtc, "_cuda_core", raising(ModuleNotFoundError("No module named 'cuda'")))
         assert refused().endswith("(No module named 'cuda'): pip install 'potr[cuda]'")
+
+    def test_an_old_cuda_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()  # the real _cuda_core
+        monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(core=SimpleNamespace(__version__="0.4.2")))
+        monkeypatch.setitem(sys.modules, "cuda.core", SimpleNamespace(__version__="0.4.2"))
+        with pytest.raises(ImportError, match=r"cuda-core 0\.4\.2 is older than 1\.0\.1"):
+            nvrtc._cuda_core()
 
     def test_no_nvrtc(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cubins, "nvrtc_version", raising(RuntimeError('Failure finding "nvrtc":\nmany lines')))
@@ -280,6 +288,35 @@ def test_a_kernel_that_does_not_load(launcher: nvrtc.CudaLauncher) -> None:
         BackendUnavailable, match=r"gone of probe\.cu, compiled for sm_90, does not load on .*NOT_FOUND"
     ):
         launcher.launch("probe", "gone", 1, 32)
+
+
+def test_reading_later_waits_for_its_copy(launcher: nvrtc.CudaLauncher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy goes to pinned memory without waiting; the event comes after it, and is waited for before it is read."""
+    done: list[str] = []
+    copies: list[torch.Tensor] = []
+    empty = torch.empty
+
+    def pinned(shape: torch.Size, *, dtype: torch.dtype, pin_memory: bool) -> torch.Tensor:
+        assert pin_memory
+        copies.append(empty(shape, dtype=dtype))
+        return copies[-1]
+
+    class Event:
+        def record(self) -> None:
+            assert copies[0].tolist() == [[3, -4]]  # queued before
+            copies[0].zero_()  # as if the copy were still under way
+            done.append("recorded")
+
+        def synchronize(self) -> None:
+            copies[0].copy_(torch.tensor([[3, -4]]))
+            done.append("waited")
+
+    monkeypatch.setattr(torch, "empty", pinned)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    read = launcher.read_later(torch.tensor([[3, -4]]))
+    assert done == ["recorded"]
+    assert read() == [3, -4]
+    assert done == ["recorded", "waited"]
 
 
 PROBE = """

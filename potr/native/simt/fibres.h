@@ -3,20 +3,20 @@
 // other. Between two such places a fibre runs alone, so the order of the fibres, which a launch chooses, decides what a
 // race gives: a kernel without races gives the same bits in every order. Part of simt.h.
 //
-// A warp has run when each of its lanes has come to the next barrier, warp collective or its end. All 32 must then be at
-// the same place of the source; so must all warps of a block at a barrier. Everything else is an error, also what a GPU
-// may let pass: lanes that ended before a collective, or two different barriers that meet.
+// A warp has run when each of its lanes has come to the next barrier, warp collective or its end. All 32 must then be
+// at the same place of the source; so must all warps of a block at a barrier. Everything else is an error, also what a
+// GPU may let pass: lanes that ended before a collective, or two different barriers that meet.
 #pragma once
 
 #include <link.h>
-#include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <ucontext.h>
+
+#include "context.h"
 
 namespace simt {
 
@@ -28,11 +28,11 @@ constexpr size_t kErrorBytes = 2048;
 constexpr unsigned char kUnset = 0xff;  // bytes of shared memory that a block has not written: NaN, -1
 
 enum class Order : int { kForward, kBackward, kRandom };
-enum class Scope : int { kNone, kWarp, kBlock, kEnded };
+enum class Scope : int { kWarp, kBlock, kEnded };
 
 // Where a thread waits.
 struct Site {
-  Scope scope = Scope::kNone;
+  Scope scope = Scope::kEnded;
   const char* what = "";
   const char* file = "";
   int line = 0;
@@ -63,19 +63,19 @@ struct Launch {
     if (order == Order::kForward) return i;
     if (order == Order::kBackward) return blocks - 1 - i;
     // Bits permuted within the next power of two, what falls outside walks on: a permutation without a table.
+    const uint64_t key = seed * 0x9e3779b97f4a7c15ull + 0xd1b54a32d192ed03ull;
     uint64_t mask = 1, at = (uint64_t)i;
     while (mask < (uint64_t)blocks) mask <<= 1;
-    do at = ((at ^ (seed & (mask - 1))) * (2 * seed + 1) + seed / 2 + 1) & (mask - 1);
+    do at = ((at ^ (key >> 8 & (mask - 1))) * (2 * key + 1) + (key >> 32)) & (mask - 1);
     while (at >= (uint64_t)blocks);
     return (long long)at;
   }
 };
 
 struct Fibre {
-  jmp_buf context;
-  ucontext_t start;
+  Context context;
   char* stack = nullptr;
-  bool entered = false;
+  bool started = false;
   unsigned thread = 0;
   Site site;
 };
@@ -83,7 +83,9 @@ struct Fibre {
 // Values that lanes hand each other. A lane that is ahead writes the next generation while others still read this one.
 struct Warp {
   unsigned char order[kWarp];
-  unsigned cursor;   // lanes that have run
+  unsigned cursor;   // lanes that run or have run
+  Site site;         // where the first of them waits
+  bool parted;       // another waits elsewhere
   unsigned arrived;
   unsigned generation;
   uint64_t reduced[2];
@@ -113,21 +115,27 @@ class Multiprocessor {
     poison_shared_memory();
     for (unsigned t = 0; t < of.threads; ++t) prepare(fibres_[t], t);
     for (unsigned w = 0; w < of.threads / kWarp; ++w) {
-      warps_[w].generation = warps_[w].arrived = 0;
-      start_pass(warps_[w]);
+      Warp& warp = warps_[w];
+      warp.generation = warp.arrived = 0;
+      for (unsigned l = 0; l < kWarp; ++l) warp.order[l] = of.order == Order::kBackward ? kWarp - 1 - l : l;
+      start_pass(warp);
     }
     make_all_ready();
-    if (_setjmp(host_) == 0) resume(next());
+    running = next();
+    switch_context(host_, running->context);
     if (of.failed)  // the fibres stopped anywhere: they start afresh
-      for (Fibre& fibre : fibres_) fibre.entered = false;
+      for (Fibre& fibre : fibres_) fibre.started = false;
   }
 
   // The running thread waits; returns when all whom it waits for are there.
   void wait(const Site& site) {
     Fibre* self = running;
+    Warp& of = warp();
     self->site = site;
-    Fibre* other = next();
-    if (other != self && _setjmp(self->context) == 0) resume(other);
+    if (of.cursor == 1) of.site = site;
+    else if (!same(of.site, site)) of.parted = true;
+    running = next();
+    if (running != self) switch_context(self->context, running ? running->context : host_);
   }
 
   // Ends the launch with a message about the running thread.
@@ -145,36 +153,23 @@ class Multiprocessor {
  private:
   void prepare(Fibre& fibre, unsigned thread) {
     fibre.thread = thread;
-    fibre.site = {};
-    if (fibre.entered) return;  // waits in body() for its next block
+    if (fibre.started) return;  // it waits in body() for its next block
     if (!fibre.stack) {
-      void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (stack == MAP_FAILED || mprotect(stack, kPage, PROT_NONE) != 0) abort();
       fibre.stack = static_cast<char*>(stack);
     }
-    getcontext(&fibre.start);
-    fibre.start.uc_stack.ss_sp = fibre.stack + kPage;
     // Stacks that all end at a multiple of the page size would share a few cache sets.
-    fibre.start.uc_stack.ss_size = kStackBytes - kPage - thread % 64 * 7 * 64;
-    fibre.start.uc_link = nullptr;
-    makecontext(&fibre.start, body, 0);
+    fibre.context.start(fibre.stack + kPage, kStackBytes - kPage - thread % 64 * 7 * 64, body);
+    fibre.started = true;
   }
 
   static void body() {
     Multiprocessor& self = *current;
     for (;;) {
       self.launch->call(self.launch->arguments);
-      self.wait({Scope::kEnded});
+      self.wait(Site{});
     }
-  }
-
-  [[noreturn]] void resume(Fibre* fibre) {
-    if (!fibre) _longjmp(host_, 1);
-    running = fibre;
-    if (fibre->entered) _longjmp(fibre->context, 1);
-    fibre->entered = true;
-    setcontext(&fibre->start);
-    abort();
   }
 
   // The fibre that runs next; null when the block is done.
@@ -190,10 +185,8 @@ class Multiprocessor {
   }
 
   void finish_pass(Warp& warp, unsigned index) {
-    const Fibre* lanes = &fibres_[index * kWarp];
-    for (unsigned l = 1; l < kWarp; ++l)
-      if (!same(lanes[l].site, lanes[0].site)) fail_waiting("the lanes of a warp part", index * kWarp, kWarp);
-    if (lanes[0].site.scope == Scope::kWarp) {
+    if (warp.parted) fail_waiting("the lanes of a warp part", index * kWarp, kWarp);
+    if (warp.site.scope == Scope::kWarp) {
       warp.generation ^= 1;
       warp.arrived = 0;
       start_pass(warp);
@@ -203,19 +196,20 @@ class Multiprocessor {
   }
 
   bool finish_barrier() {
-    for (unsigned t = kWarp; t < launch->threads; t += kWarp)
-      if (!same(fibres_[t].site, fibres_[0].site)) fail_waiting("the warps of the block part", 0, launch->threads);
-    if (fibres_[0].site.scope == Scope::kEnded) return false;
+    const unsigned warps = launch->threads / kWarp;
+    for (unsigned w = 1; w < warps; ++w)
+      if (!same(warps_[w].site, warps_[0].site)) fail_waiting("the warps of the block part", 0, launch->threads);
+    if (warps_[0].site.scope == Scope::kEnded) return false;
     generation ^= 1;
     arrived = 0;
-    for (unsigned w = 0; w < launch->threads / kWarp; ++w) start_pass(warps_[w]);
+    for (unsigned w = 0; w < warps; ++w) start_pass(warps_[w]);
     make_all_ready();
     return true;
   }
 
   void start_pass(Warp& warp) {
     warp.cursor = 0;
-    for (unsigned l = 0; l < kWarp; ++l) warp.order[l] = launch->order == Order::kBackward ? kWarp - 1 - l : l;
+    warp.parted = false;
     if (launch->order != Order::kRandom) return;
     for (unsigned l = kWarp - 1; l > 0; --l) {
       const unsigned other = draw(l + 1);
@@ -243,8 +237,10 @@ class Multiprocessor {
   // What is `static thread_local` in this shared object is the block's shared memory (and `current`).
   void poison_shared_memory() {
     if (!shared_) {
-      dl_iterate_phdr([](dl_phdr_info* info, size_t, void* self) { return static_cast<Multiprocessor*>(self)->find_shared(*info); },
-                      this);
+      auto find = [](dl_phdr_info* info, size_t, void* to) {
+        return static_cast<Multiprocessor*>(to)->find_shared(*info);
+      };
+      dl_iterate_phdr(find, this);
       if (!shared_) abort();
     }
     Multiprocessor* const self = current;
@@ -294,10 +290,11 @@ class Multiprocessor {
   [[noreturn]] void fail(const char* where, const char* text) {
     if (!__atomic_exchange_n(&launch->failed, 1, __ATOMIC_ACQ_REL))
       snprintf(launch->error, kErrorBytes, "kernel %s, block %lld%s: %s", launch->kernel, block, where, text);
-    _longjmp(host_, 1);
+    switch_context(running->context, host_);
+    abort();
   }
 
-  jmp_buf host_;
+  Context host_;
   Fibre fibres_[kMaxThreads];
   Warp warps_[kMaxThreads / kWarp];
   unsigned ready_[kMaxThreads / kWarp];  // warps that are not at a barrier and have not ended

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// CUDA's built-in device functions, for threads that are fibres (fibres.h); semantics of the CUDA C++ Programming Guide,
-// except that a warp's mask must be full. Part of simt.h. What CUDA does not overload is not overloaded here either.
+// CUDA's built-in device functions, for threads that are fibres (fibres.h); meaning as in the CUDA C++ Programming
+// Guide, except that a warp's mask must be full. What CUDA does not overload is not overloaded here. Part of simt.h.
 #pragma once
 
 #include <math.h>
@@ -19,7 +19,8 @@ inline To bits(From value) {
 
 inline void require_full(unsigned mask, const Site& site) {
   if (mask != 0xffffffffu)
-    current->fail_thread("%s (%s:%d) with mask 0x%08x; expected all lanes", site.what, base_name(site.file), site.line, mask);
+    current->fail_thread("%s (%s:%d) with mask 0x%08x; expected all lanes", site.what, base_name(site.file), site.line,
+                         mask);
 }
 
 // Combines one value of each lane of the warp; every lane gets the result.
@@ -138,7 +139,7 @@ inline unsigned __brev(unsigned v) {
     while (!__atomic_compare_exchange(at, &old, &updated, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));           \
     return old;                                                                                                  \
   }
-#define SIMT_ATOMIC_INTEGERS(MACRO, NAME, NEW) \
+#define SIMT_ATOMIC_INTEGERS(MACRO, NAME, NEW)                                                                   \
   MACRO(NAME, int, NEW) MACRO(NAME, unsigned, NEW) MACRO(NAME, unsigned long long, NEW)
 SIMT_ATOMIC_UPDATE(atomicAdd, int, (int)((unsigned)old + (unsigned)v))
 SIMT_ATOMIC_UPDATE(atomicAdd, unsigned, old + v)
@@ -155,10 +156,10 @@ SIMT_ATOMIC_INTEGERS(SIMT_ATOMIC_UPDATE, atomicAnd, old & v)
 SIMT_ATOMIC_INTEGERS(SIMT_ATOMIC_UPDATE, atomicXor, old ^ v)
 SIMT_ATOMIC_INTEGERS(SIMT_ATOMIC_UPDATE, atomicExch, v)
 SIMT_ATOMIC_UPDATE(atomicExch, float, v)
-#define SIMT_ATOMIC_CAS(NAME, T, UNUSED)                                                             \
-  inline T NAME(T* at, T expected, T v) {                                                            \
-    __atomic_compare_exchange(at, &expected, &v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);         \
-    return expected;                                                                                 \
+#define SIMT_ATOMIC_CAS(NAME, T, UNUSED)                                                                         \
+  inline T NAME(T* at, T expected, T v) {                                                                        \
+    __atomic_compare_exchange(at, &expected, &v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);                     \
+    return expected;                                                                                             \
   }
 SIMT_ATOMIC_INTEGERS(SIMT_ATOMIC_CAS, atomicCAS, )
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
@@ -189,11 +190,12 @@ inline double __dmul_rn(double a, double b) { return a * b; }
 #define __logf(v) logf(v)
 #define __log2f(v) log2f(v)
 
-#define SIMT_MIN_MAX(RESULT, A, B)                                                  \
-  inline RESULT min(A a, B b) { return (RESULT)a < (RESULT)b ? (RESULT)a : (RESULT)b; } \
+#define SIMT_MIN_MAX(RESULT, A, B)                                                                               \
+  inline RESULT min(A a, B b) { return (RESULT)a < (RESULT)b ? (RESULT)a : (RESULT)b; }                          \
   inline RESULT max(A a, B b) { return (RESULT)a > (RESULT)b ? (RESULT)a : (RESULT)b; }
-#define SIMT_MIN_MAX_INTEGER(T) SIMT_MIN_MAX(T, T, T) \
-  SIMT_MIN_MAX(unsigned T, unsigned T, unsigned T) SIMT_MIN_MAX(unsigned T, T, unsigned T) SIMT_MIN_MAX(unsigned T, unsigned T, T)
+#define SIMT_MIN_MAX_INTEGER(T)                                                                                  \
+  SIMT_MIN_MAX(T, T, T) SIMT_MIN_MAX(unsigned T, unsigned T, unsigned T)                                         \
+  SIMT_MIN_MAX(unsigned T, T, unsigned T) SIMT_MIN_MAX(unsigned T, unsigned T, T)
 SIMT_MIN_MAX_INTEGER(int)
 SIMT_MIN_MAX_INTEGER(long)
 SIMT_MIN_MAX_INTEGER(long long)
@@ -202,12 +204,12 @@ inline float max(float a, float b) { return fmaxf(a, b); }
 inline double min(double a, double b) { return fmin(a, b); }
 inline double max(double a, double b) { return fmax(a, b); }
 
-#define SIMT_VECTORS(T, NAME)                                                                        \
-  struct alignas(2 * sizeof(T)) NAME##2 { T x, y; };                                                 \
-  struct NAME##3 { T x, y, z; };                                                                     \
-  struct alignas(16) NAME##4 { T x, y, z, w; };                                                      \
-  inline NAME##2 make_##NAME##2(T x, T y) { return {x, y}; }                                         \
-  inline NAME##3 make_##NAME##3(T x, T y, T z) { return {x, y, z}; }                                 \
+#define SIMT_VECTORS(T, NAME)                                                                                    \
+  struct alignas(2 * sizeof(T)) NAME##2 { T x, y; };                                                             \
+  struct NAME##3 { T x, y, z; };                                                                                 \
+  struct alignas(16) NAME##4 { T x, y, z, w; };                                                                  \
+  inline NAME##2 make_##NAME##2(T x, T y) { return {x, y}; }                                                     \
+  inline NAME##3 make_##NAME##3(T x, T y, T z) { return {x, y, z}; }                                             \
   inline NAME##4 make_##NAME##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 SIMT_VECTORS(float, float)
 SIMT_VECTORS(int, int)

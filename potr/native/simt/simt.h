@@ -3,12 +3,12 @@
 //     #include "simt.h"
 //     #include "NAME.cu"
 //     SIMT_KERNEL(kernel, 1024)   // for each kernel: its name and the largest block it may be launched with
-// to a shared object (tests/helpers/simt.py writes that). One-dimensional grids and blocks, blocks of whole warps, static
-// shared memory. Finds what a GPU shows as wrong numbers at best: see fibres.h for barriers and collectives; shared memory
-// starts as 0xff bytes in every block; the checks at the end of this file.
+// to a shared object (tests/helpers/simt.py writes that). One-dimensional grids and blocks, blocks of whole warps,
+// static shared memory, which starts as 0xff bytes in every block. Finds what a GPU shows as wrong numbers at best:
+// barriers and collectives that some threads miss (fibres.h), and what SIMT_SANITIZER lists below.
 //
-// Not emulated: denormals flushed to zero, contraction to fma (write fmaf), the approximate functions' error; threads that
-// spin until another thread of their block writes (they hang). Conversions and shifts out of range are errors, because
+// Not emulated: denormals flushed to zero, contraction to fma (write fmaf), the error of approximate functions; a
+// thread that spins until another of its block writes hangs. Conversions and shifts out of range are errors, because
 // there CPU and GPU differ.
 #pragma once
 
@@ -99,13 +99,13 @@ inline int run_blocks(Launch& launch, unsigned most_threads, int cpu_threads) {
 #define blockDim (simt::Index{simt::current->launch->threads})
 #define gridDim (simt::Index{(unsigned)simt::current->launch->blocks})
 
-// The two symbols that the shared object exports (it is compiled with hidden visibility: several of them share a process).
-#define SIMT_KERNEL(NAME, MOST_THREADS)                                                                          \
-  SIMT_EXPORT void simt_signature_##NAME(char* text) { simt::signature(NAME, text); }                            \
+// The two symbols that the shared object exports; hidden visibility keeps the rest of several such objects apart.
+#define SIMT_KERNEL(NAME, MOST_THREADS)                                                                             \
+  SIMT_EXPORT void simt_signature_##NAME(char* text) { simt::signature(NAME, text); }                               \
   SIMT_EXPORT int simt_launch_##NAME(long long blocks, unsigned threads, int order, uint64_t seed, int cpu_threads, \
-                                     void** arguments, char* error) {                                            \
-    simt::Launch launch{#NAME, blocks, threads, (simt::Order)order, seed, simt::call<NAME>, arguments, error, 0}; \
-    return simt::run_blocks(launch, MOST_THREADS, cpu_threads);                                                  \
+                                     void** arguments, char* error) {                                               \
+    simt::Launch launch{#NAME, blocks, threads, (simt::Order)order, seed, simt::call<NAME>, arguments, error, 0};   \
+    return simt::run_blocks(launch, MOST_THREADS, cpu_threads);                                                     \
   }
 
 // What -fsanitize calls, in place of its library, which would end the process. Each gets the place in the source first.
@@ -113,10 +113,10 @@ struct SimtSource {
   const char* file;
   unsigned line, column;
 };
-#define SIMT_SANITIZER(NAME, TEXT, ...)                                                                   \
-  extern "C" [[noreturn]] void __ubsan_handle_##NAME##_abort(SimtSource* at, ##__VA_ARGS__) {      \
-    if (!simt::current) abort();                                                                          \
-    simt::current->fail_thread("%s (%s:%u)", TEXT, simt::base_name(at->file), at->line);               \
+#define SIMT_SANITIZER(NAME, TEXT, ...)                                                                             \
+  extern "C" [[noreturn]] void __ubsan_handle_##NAME##_abort(SimtSource* at, ##__VA_ARGS__) {                       \
+    if (!simt::current) abort();                                                                                    \
+    simt::current->fail_thread("%s (%s:%u)", TEXT, simt::base_name(at->file), at->line);                            \
   }
 SIMT_SANITIZER(out_of_bounds, "index out of an array's bounds", void*)
 SIMT_SANITIZER(type_mismatch_v1, "null or misaligned pointer", void*)
