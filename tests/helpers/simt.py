@@ -12,6 +12,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -240,15 +241,14 @@ def parameters(library: ctypes.CDLL, kernel: str) -> list[str]:
 
 def compile_unit(code: str, library: Path, flags: Sequence[str]) -> None:
     """Compiles and links in two steps: linking with -fsanitize would add the library that simt.h stands in for."""
-    base = library.with_suffix("")
-    cpp, obj, new = base.with_suffix(".cpp"), base.with_suffix(".o"), base.with_suffix(".new")
-    cpp.write_text(code)
-    for command in (
-        ["g++", *flags, f"-I{NATIVE / 'simt'}", "-c", str(cpp), "-o", str(obj)],
-        ["g++", "-shared", "-fopenmp", "-Wl,-z,defs", str(obj), "-o", str(new)],
-    ):
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            raise SimtError(f"g++ refuses {library.name}:\n{result.stderr}")
-    new.replace(library)
-    obj.unlink()
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        cpp, obj, new = (Path(folder) / f"kernels{suffix}" for suffix in (".cpp", ".o", ".so"))
+        cpp.write_text(code)
+        for command in (
+            ["g++", *flags, f"-I{NATIVE / 'simt'}", "-c", str(cpp), "-o", str(obj)],
+            ["g++", "-shared", "-fopenmp", "-Wl,-z,defs", str(obj), "-o", str(new)],
+        ):
+            result = subprocess.run(command, capture_output=True, text=True)
+            if result.returncode:
+                raise SimtError(f"g++ refuses {library.name}:\n{result.stderr}")
+        new.replace(library)

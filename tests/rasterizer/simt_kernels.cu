@@ -116,6 +116,7 @@ extern "C" __global__ void wrong(long long what, int* values, const float4* vect
   if (what == 10) values[t] = (int)(1e20f * (float)t);
   if (what == 11 && t == 0) values[blockDim.x] = 7;
   if (what == 12 && t == 0) values[-3] = 7;
+  if (what == 14 && t == 77) values[t] = (int)vectors[1000].x;
   if (what == 13 && t > 50) {
     __syncwarp();
     return;

@@ -158,6 +158,15 @@ def test_errors_are_found(what: int) -> None:
     launcher().launch(SOURCE, "wrong", 1, 128, 0, values, vectors)  # the next launch starts afresh
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_that_is_not_there(threads: int) -> None:
+    values = torch.zeros(128, dtype=torch.int32)
+    for _ in range(2):
+        with pytest.raises(SimtError, match=r"thread 77: access to memory that is not there, at 0x3e80$"):
+            launcher("forward", threads).launch(SOURCE, "wrong", 4, 128, 14, values, None)
+    launcher("forward", threads).launch(SOURCE, "wrong", 4, 128, 0, values, None)
+
+
 def test_shared_memory_starts_unset_in_every_block() -> None:
     values = torch.zeros(128, dtype=torch.int32)
     launcher().launch(SOURCE, "wrong", 2, 128, 7, values, None)

@@ -123,7 +123,8 @@ class Multiprocessor {
     make_all_ready();
     running = next();
     switch_context(host_, running->context);
-    if (of.failed)  // the fibres stopped anywhere: they start afresh
+    running = nullptr;
+    if (__atomic_load_n(&of.failed, __ATOMIC_ACQUIRE))  // the fibres stopped anywhere: they start afresh
       for (Fibre& fibre : fibres_) fibre.started = false;
   }
 

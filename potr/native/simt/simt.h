@@ -12,6 +12,8 @@
 // there CPU and GPU differ.
 #pragma once
 
+#include <signal.h>
+
 #include <type_traits>
 #include <utility>
 
@@ -75,6 +77,26 @@ void call(void** arguments) {
   call_unpacked<kernel>(kernel, arguments);
 }
 
+// An access to memory that is not there ends the launch, not the process. Of one launch at a time.
+class AccessErrors {
+ public:
+  AccessErrors() {
+    struct sigaction ours = {};
+    ours.sa_sigaction = found;
+    ours.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;  // left for the host's stack: neither blocked nor in use
+    sigaction(SIGSEGV, &ours, &before_);
+  }
+  ~AccessErrors() { sigaction(SIGSEGV, &before_, nullptr); }
+
+ private:
+  static void found(int, siginfo_t* info, void*) {
+    if (current && current->running) current->fail_thread("access to memory that is not there, at %p", info->si_addr);
+    signal(SIGSEGV, SIG_DFL);  // not in a kernel: as without us
+  }
+
+  struct sigaction before_;
+};
+
 // Runs every block; returns 1 with a message in launch.error on the first error.
 inline int run_blocks(Launch& launch, unsigned most_threads, int cpu_threads) {
   if (launch.threads == 0 || launch.threads % kWarp || launch.threads > most_threads || launch.threads > kMaxThreads) {
@@ -82,6 +104,7 @@ inline int run_blocks(Launch& launch, unsigned most_threads, int cpu_threads) {
              launch.kernel, launch.threads, most_threads);
     return 1;
   }
+  const AccessErrors guard;
 #pragma omp parallel for num_threads(cpu_threads) if (cpu_threads > 1) schedule(dynamic, 1)
   for (long long i = 0; i < launch.blocks; ++i) {
     if (__atomic_load_n(&launch.failed, __ATOMIC_ACQUIRE)) continue;
