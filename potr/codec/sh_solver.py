@@ -2,16 +2,26 @@
 """Per-splat quadratic problems over SH coefficients, batched over all splats in C++; slow twins in numpy float64.
 
 All coefficients are in the opponent colour space of ``potr.codec.color``, where the three channels are independent.
+
+The problems are solved where their tensors are: on the CPU by the native module, on a GPU by the kernels of
+native/cuda/sh_solver.cu, which share their mathematics (native/sh_solver_math.h). Both give the same bits, but where a
+level beyond 255 is weighed by log2, which a GPU may round otherwise.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from potr.rasterizer.launcher import Argument, Launcher
+from potr.splats import SH_COEFFICIENTS
 
 Triple = tuple[float, float, float]
 
@@ -39,10 +49,12 @@ class RateModel:
 # Weight of staying at the input where no view sees the difference, as a share of the Hessian's mean diagonal.
 ANCHOR = 1e-3
 SWEEPS = 4
-_RELATIVE_RIDGE, _ABSOLUTE_RIDGE = 2e-5, 1e-12  # as in sh_solver.cpp, which says why
+_RELATIVE_RIDGE, _ABSOLUTE_RIDGE = 2e-5, 1e-12  # as in sh_solver_math.h, which says why
+_LOG2 = [0.0, *(math.log2(n) for n in range(1, 256))]  # the C library's, as in the native module
+_THREADS, _LANES = 128, 16  # of a block, of a problem: kThreads and kLanes of sh_solver.cu
 
 
-def compact(hessian: Tensor, sh: Tensor, parameters: CompactParameters) -> Tensor:
+def compact(hessian: Tensor, sh: Tensor, parameters: CompactParameters, *, launcher: Launcher | None = None) -> Tensor:
     """Minimise (f - f0)^T A (f - f0) + ridge |f_ac|^2, dropping AC coefficients and solving again for the others.
 
     An AC coefficient goes while the cheapest one's removal, all others re-solved, raises the objective by at most
@@ -50,70 +62,137 @@ def compact(hessian: Tensor, sh: Tensor, parameters: CompactParameters) -> Tenso
     in the metric A) goes if that costs at most ``redundancy_cost`` drop costs.
 
     Args:
-        hessian: [N, K(K+1)/2] float32 packed lower triangles of A.
-        sh: [N, K, 3] float32 coefficients f0.
+        hessian: [N, K(K+1)/2] float32 packed lower triangles of A, K in 1, 4, 9, 16.
+        sh: [N, K, 3] float32 coefficients f0, on the same device.
+        launcher: runs the kernels, in place of the device's own.
 
     Returns:
         [N, K, 3] float32, dropped coefficients exactly 0.
+
+    Raises:
+        ValueError: a shape, dtype or device is another (so do the other two).
+        BackendUnavailable: the tensors are on a GPU and kernels cannot be run there (so do the other two).
     """
+    hessian, sh = _checked(hessian, sh)
+    p, result = parameters, torch.empty_like(sh)
+    launcher = launcher or _launcher(sh.device)
+    if launcher is not None:
+        values = _values([*p.ridge, *p.drop_cost, p.redundancy_cosine, p.redundancy_cost], sh.device)
+        _launch(launcher, "compact", 3 * len(sh), hessian, sh, len(sh), sh.shape[1], values, result)
+        return result
     from potr import _sh_solver
 
-    source = sh.contiguous().cpu()
-    result = torch.empty_like(source)
-    p = parameters
     _sh_solver.compact(
-        hessian.contiguous().cpu(), source, p.ridge, p.drop_cost, p.redundancy_cosine, p.redundancy_cost, result,
-        torch.get_num_threads(),
-    )  # fmt: skip
-    return result.to(sh.device)
+        hessian, sh, p.ridge, p.drop_cost, p.redundancy_cosine, p.redundancy_cost, result, torch.get_num_threads()
+    )
+    return result
 
 
 def newton_step(
-    hessian: Tensor, gradient: Tensor, damping: Tensor, relative_prior: float, absolute_prior: float
-) -> Tensor:
+    hessian: Tensor, gradient: Tensor, damping: Tensor, relative_prior: float, absolute_prior: float,
+    *, launcher: Launcher | None = None,
+) -> Tensor:  # fmt: skip
     """The damped Newton step -(d A + prior I)^-1 b of every splat by itself.
 
     Args:
-        hessian: [N, K(K+1)/2] float32 packed lower triangles of A.
+        hessian: [N, K(K+1)/2] float32 packed lower triangles of A, K in 1, 4, 9, 16.
         gradient: [N, K, 3] float32 b, half the derivative.
-        damping: [N] float32 d.
+        damping: [N] d, taken as float32.
         relative_prior, absolute_prior: prior = relative * mean diagonal of d A + absolute.
+        launcher: runs the kernels, in place of the device's own.
 
     Returns:
         [N, K, 3] float32.
     """
+    hessian, gradient = _checked(hessian, gradient)
+    damping = damping.float().contiguous()
+    if damping.shape != gradient.shape[:1] or damping.device != gradient.device:
+        raise ValueError(f"damping: expected [{len(gradient)}] on {gradient.device}, got {_described(damping)}")
+    result = torch.empty_like(gradient)
+    launcher = launcher or _launcher(gradient.device)
+    if launcher is not None:
+        n, k = gradient.shape[:2]
+        values = _values([relative_prior, absolute_prior], gradient.device)
+        _launch(launcher, "newton_step", n, hessian, gradient, damping, n, k, values, result)
+        return result
     from potr import _sh_solver
 
-    source = gradient.contiguous().cpu()
-    result = torch.empty_like(source)
     _sh_solver.newton_step(
-        hessian.contiguous().cpu(), source, damping.float().contiguous().cpu(), relative_prior, absolute_prior, result,
-        torch.get_num_threads(),
+        hessian, gradient, damping, relative_prior, absolute_prior, result, torch.get_num_threads()
     )  # fmt: skip
-    return result.to(gradient.device)
+    return result
 
 
-def round_coefficients(hessian: Tensor, sh: Tensor, steps: Tensor, rate: RateModel) -> Tensor:
+def round_coefficients(
+    hessian: Tensor, sh: Tensor, steps: Tensor, rate: RateModel, *, launcher: Launcher | None = None
+) -> Tensor:
     """Integers n that minimise (s n - f0)^T A (s n - f0) + bit_cost * bits(n), nearly: sequential rounding in which the
     coefficients still free take up each one's error, then coordinate descent.
 
     Args:
-        hessian: [N, K(K+1)/2] float32 packed lower triangles of A.
-        sh: [N, K, 3] float32 coefficients f0.
+        hessian: [N, K(K+1)/2] float32 packed lower triangles of A, K in 1, 4, 9, 16.
+        sh: [N, K, 3] float32 coefficients f0, on the same device.
         steps: [K, 3] float32 quantisation steps s.
+        rate: what a level costs.
+        launcher: runs the kernels, in place of the device's own.
 
     Returns:
         [N, K, 3] int32.
     """
+    hessian, sh = _checked(hessian, sh)
+    if steps.shape != sh.shape[1:] or steps.dtype != torch.float32:
+        raise ValueError(f"steps: expected float32 {list(sh.shape[1:])}, got {_described(steps)}")
+    steps = steps.to(sh.device).contiguous()
+    result = torch.empty_like(sh, dtype=torch.int32)
+    bits = (rate.zero, rate.nonzero, rate.magnitude)
+    launcher = launcher or _launcher(sh.device)
+    if launcher is not None:
+        values = _values([*rate.bit_cost, *bits, ANCHOR, *_LOG2], sh.device)
+        n, k = sh.shape[:2]
+        _launch(launcher, "round_coefficients", 3 * n, hessian, sh, steps, n, k, values, SWEEPS, result)
+        return result
     from potr import _sh_solver
 
-    source = sh.contiguous().cpu()
-    result = torch.empty(source.shape, dtype=torch.int32)
     _sh_solver.round_coefficients(
-        hessian.contiguous().cpu(), source, steps.contiguous().cpu(), rate.bit_cost,
-        (rate.zero, rate.nonzero, rate.magnitude), ANCHOR, SWEEPS, result, torch.get_num_threads(),
-    )  # fmt: skip
-    return result.to(sh.device)
+        hessian, sh, steps, rate.bit_cost, bits, ANCHOR, SWEEPS, result, torch.get_num_threads()
+    )
+    return result
+
+
+def _launcher(device: torch.device) -> Launcher | None:
+    """What runs the kernels on a device; None where the native module does the work."""
+    return None if device.type == "cpu" else _cuda_launcher(device)
+
+
+@cache
+def _cuda_launcher(device: torch.device) -> Launcher:
+    from potr.rasterizer.nvrtc import CudaLauncher
+
+    return CudaLauncher(device)
+
+
+def _launch(launcher: Launcher, kernel: str, problems: int, *arguments: Argument) -> None:
+    launcher.launch("sh_solver", kernel, -(-problems * _LANES // _THREADS), _THREADS, *arguments)
+
+
+def _values(values: Sequence[float], device: torch.device) -> Tensor:
+    """A struct of doubles, as bytes."""
+    return torch.tensor(values, dtype=torch.float64).view(torch.uint8).to(device)
+
+
+def _checked(hessian: Tensor, sh: Tensor) -> tuple[Tensor, Tensor]:
+    """Both contiguous; ValueError if they do not fit: kernels look at nothing but their pointers."""
+    if sh.ndim != 3 or sh.shape[1] not in SH_COEFFICIENTS or sh.shape[2] != 3 or sh.dtype != torch.float32:
+        raise ValueError(f"sh: expected float32 [N, K, 3] with K in {SH_COEFFICIENTS}, got {_described(sh)}")
+    n, k = sh.shape[:2]
+    if hessian.shape != (n, k * (k + 1) // 2) or hessian.dtype != torch.float32 or hessian.device != sh.device:
+        expected = f"float32 [{n}, {k * (k + 1) // 2}] on {sh.device}"
+        raise ValueError(f"hessian: expected {expected}, got {_described(hessian)}")
+    return hessian.contiguous(), sh.contiguous()
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}"
 
 
 def unpack_hessian(packed: Tensor, num_coefficients: int) -> Tensor:

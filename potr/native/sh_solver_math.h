@@ -251,7 +251,6 @@ POTR_HD void round_channel(const Lanes& lanes, ShWork<Lanes::kStride>& w, const 
   lanes.sync();
   double* gradient = w.right;
   for (int i = lanes.begin; i < n; i += Lanes::kCount) gradient[i] = dot<n>(w.matrix + i * kStride, w.f);
-  lanes.sync();
   // Rows look for a better level all at once; the first that has one moves, and those after it look again.
   const auto improves = [&](int i) {
     const double step = steps[3 * i], curvature = w.matrix[i * kStride + i];

@@ -16,20 +16,7 @@ from potr.codec.sh_solver import (
     unpack_hessian,
 )
 from potr.sh import sh_basis
-
-
-def seen_from_a_cone(n: int, degree: int, views: int = 30, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Packed Hessians [n, P] of splats seen from directions around one axis each, and coefficients [n, K, 3]."""
-    generator = torch.Generator().manual_seed(seed)
-    axis = torch.randn(n, 1, 3, generator=generator)
-    directions = torch.nn.functional.normalize(axis + torch.randn(n, views, 3, generator=generator), dim=-1)
-    basis = sh_basis(directions, degree)
-    weights = torch.rand(n, views, generator=generator)
-    full = torch.einsum("nvi,nvj,nv->nij", basis, basis, weights)
-    k = basis.shape[-1]
-    rows, columns = torch.tril_indices(k, k)
-    sh = 0.1 * torch.randn(n, k, 3, generator=generator)
-    return full[:, rows, columns].contiguous(), sh
+from tests.helpers.sh_problems import seen_from_a_cone
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
