@@ -90,6 +90,7 @@ class CudaRasterizer:
             raise ConfigError(f"max_entries: expected 1 to 2^30, got {max_entries}")
         if launcher is None:
             launcher = launcher_on("cuda" if device is None else device)
+            launcher.prepare("project", "blend", "gather")  # what does not compile is told now
         self.launcher = launcher
         self.device = launcher.device
         self.instruction_set: str = getattr(launcher, "arch", "")

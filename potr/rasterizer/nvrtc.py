@@ -48,6 +48,17 @@ class CudaLauncher:
         self._kernels: dict[tuple[str, str], tuple[Any, tuple[int, ...] | None]] = {}
         self._thread = threading.local()
 
+    def prepare(self, *sources: str) -> None:
+        """Compile sources, or read them from the cache, now and not at their first launch.
+
+        Raises:
+            BackendUnavailable: one does not compile.
+        """
+        for source in sources:
+            if source not in self._sources:
+                code = cubins.cubin(source, self.arch)
+                self._sources[source] = self._core.ObjectCode.from_cubin(code, name=source)
+
     def launch(self, source: str, kernel: str, blocks: int, threads: int, *arguments: Argument) -> None:
         """See ``Launcher.launch``.
 
@@ -95,9 +106,7 @@ class CudaLauncher:
         known = self._kernels.get((source, kernel))
         if known is not None:
             return known
-        if source not in self._sources:
-            code = cubins.cubin(source, self.arch)
-            self._sources[source] = self._core.ObjectCode.from_cubin(code, name=source)
+        self.prepare(source)
         try:
             function = self._sources[source].get_kernel(kernel)
         except Exception as error:  # CUDAError, which cuda-core does not export

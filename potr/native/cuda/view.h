@@ -31,7 +31,7 @@ __device__ inline Camera load_camera(const float* view) {
 // the channels whose colour came out below 0 (bit c), as the bits of a float.
 constexpr int kRecordVectors = 3;
 
-struct TileRectangle {
+struct alignas(8) TileRectangle {
   unsigned short x0, y0, x1, y1;  // tiles, upper bounds exclusive
 };
 
