@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
 PIP := $(PY) -m pip -qq --disable-pip-version-check install -c constraints.txt
 
-.PHONY: help setup peers run test lint types bench tables results fuzz golden clean
+.PHONY: help setup peers run test lint types bench gpu-test gpu-bench tables results fuzz golden clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,20 @@ test: lint types ## what CI runs: lint, types, every test
 
 bench: setup ## rasteriser benchmark, minutes (experiments/ has those of scenes and scaling)
 	@$(PY) experiments/bench_rasterizer.py
+
+# On a machine with a GPU, which may have no network and no venv: both install nothing. Plugins of other people's packages
+# stay out, and warnings of other versions are shown instead of raised. Logs and tables also go to OUT where that is set.
+GPU_PYTHON ?= python3
+GPU_PATH = PYTHONPATH="build/gpu/site:.$${PYTHONPATH:+:$$PYTHONPATH}"
+
+gpu-test: ## on a machine with a GPU: the tests marked gpu (GPU_PYTHON=python3 with torch, cuda-core, pytest)
+	@$(GPU_PYTHON) experiments/gpu_site.py
+	@$(GPU_PATH) POTR_GPU=required PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(GPU_PYTHON) -m pytest -m gpu -W default \
+		-o "pythonpath=build/gpu/site ." $(GPU_PYTEST) $$(cat build/gpu/tests) 2>&1 | tee "$${OUT:-build/gpu}/gpu-test.log"
+
+gpu-bench: ## on a machine with a GPU: speed and memory of the cuda backend, to build/gpu (or OUT)
+	@$(GPU_PYTHON) experiments/gpu_site.py
+	@$(GPU_PATH) $(GPU_PYTHON) experiments/bench_rasterizer.py --backend cuda --to "$${OUT:-build/gpu}" $(GPU_BENCH)
 
 tables: setup ## tables and figures of all experiments from the runs under outputs/
 	@$(PY) experiments/tables.py

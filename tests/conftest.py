@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.released import make_released, source_scene
-
 GPU_VARIABLE = "POTR_GPU"  # "required": a test marked gpu fails where there is none (`make gpu-test`)
 
 
@@ -34,6 +32,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data/garden and models/garden in the layouts they are released in; read only."""
+    from tests.helpers.released import make_released, source_scene  # not needed, nor to be had, by the tests of a GPU
+
     root = tmp_path_factory.mktemp("released")
     make_released(root, source_scene(tmp_path_factory.mktemp("demo")))
     return root
