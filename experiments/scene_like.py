@@ -3,17 +3,24 @@
 
 Objects on a ground, background all around, some floaters; cameras on two rings about the middle look at it. Opacities
 and the ratios of a splat's axes follow a trained bonsai (quantiles of its model), and sizes go with the square root of
-1 / N, so that about as many splats lie over a pixel at any N. docs/benchmarks.md has the figures.
+1 / N, so that about as many splats lie over a pixel at any N.
+
+    python experiments/scene_like.py [--sizes N ...] [--image W H] [--scenes FOLDER ...]
+
+prints what loads a rasteriser, of these models and of scene folders, as the cpu backend counts it.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+import potr
 from potr.cameras import BLACK, Camera, View
 from potr.rasterizer.base import Rasterizer
 from potr.splats import SplatModel
@@ -118,3 +125,38 @@ def _means(n: int, g: torch.Generator) -> Tensor:
     means = torch.where((kind < OBJECTS)[:, None], on_objects, on_ground)
     means = torch.where((kind >= OBJECTS + GROUND)[:, None], behind, means)
     return torch.where((kind >= OBJECTS + GROUND + BACKGROUND)[:, None], floating, means)
+
+
+def load(name: str, model: SplatModel, camera: Camera) -> str:
+    """A row: share of the splats that are seen, entries and splats per pixel, without and with the stop at 1e-4."""
+    from potr.rasterizer.cpu import TRANSMITTANCE_MIN, CpuRasterizer
+
+    pixels = camera.width * camera.height
+    view = View(name, camera, torch.zeros(camera.height, camera.width, 3))
+    exact, stopping = CpuRasterizer(), CpuRasterizer(statistics_transmittance_min=TRANSMITTANCE_MIN)
+    weights = exact.removal_cost(model, [view]).pixels
+    stopped = stopping.removal_cost(model, [view]).pixels
+    figures = (exact._native.num_entries, int(weights.sum()), int(stopped.sum()))
+    per_pixel = " | ".join(f"{figure / pixels:.2f}" for figure in figures)
+    seen = 100 * float((weights > 0).float().mean())
+    return f"| {name} | {model.num_splats:,} | {camera.width}x{camera.height} | {seen:.0f}% | {per_pixel} |"
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[200_000, 3_000_000])
+    parser.add_argument("--image", type=int, nargs=2, default=[1600, 1000])
+    parser.add_argument("--scenes", type=Path, nargs="*", default=[])
+    chosen = parser.parse_args()
+    print("| model | splats | image | seen | entries/px | splats/px | splats/px to 1e-4 |")
+    print("| --- " + "| ---: " * 6 + "|")
+    for folder in chosen.scenes:
+        scene = potr.load_scene(folder)
+        print(load(scene.name, scene.model, scene.test_views[0].camera), flush=True)
+    for size in chosen.sizes:
+        print(load("scene_like", scene_like(size), ring_cameras(8, *chosen.image)[0]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import torch
 from torch import Tensor
 
 from experiments import bench_cuda, bench_goals, gsplat_peer
-from experiments.gpu_timing import StepTimer
+from experiments.gpu_timing import STEPS, StepTimer
 from experiments.scene_like import photographed, ring_cameras, scene_like
 from potr.cameras import BLACK, Camera
 from potr.rasterizer.base import Rasterizer
 from potr.rasterizer.cpu import CpuRasterizer
+from potr.rasterizer.cuda import CudaRasterizer
 from potr.splats import SplatModel
+from tests.helpers.simt import SimtLauncher, needs_gxx
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -96,6 +99,28 @@ def test_every_pass_is_measured(tiny: tuple[SplatModel, list[Any]]) -> None:
     text = bench_cuda.passes_markdown([row, failed])
     assert "| 1,000 | 64x48 | - |" in text
     assert text.endswith("- 5 splats at 64x48: out of memory")
+
+
+@needs_gxx
+def test_the_cuda_backend_tells_its_steps_and_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeEvent.made = []
+    monkeypatch.setattr(bench_cuda, "StepTimer", partial(StepTimer, FakeEvent))
+
+    def emulated(timer: StepTimer | None) -> Rasterizer:
+        return CudaRasterizer(launcher=SimtLauncher(), on_step=timer)
+
+    model = scene_like(60)
+    views = photographed(model, ring_cameras(2, 40, 24), make())
+    row = bench_cuda.measure(model, views, emulated, seconds=0.0, repeats=1)
+    steps = {name: list(figures["steps_ms"]) for name, figures in row["passes"].items()}
+    assert steps == {"render": list(STEPS[:-1]), "removal cost": list(STEPS), "color statistics": list(STEPS)}
+    cpu = CpuRasterizer(1)
+    most = 0  # the entries of tile rectangles; the cuda backend leaves out tiles that a splat does not reach
+    for view in views:
+        cpu.render(model, view.camera, BLACK)
+        most += cpu._native.num_entries
+    assert 0 < row["entries"] * 2 * 40 * 24 <= most
+    assert "| color statistics | " in bench_cuda.passes_markdown([row])
 
 
 def rasterization_of(change: float) -> Callable[..., tuple[Tensor, None, None]]:
