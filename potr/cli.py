@@ -315,7 +315,7 @@ def _common(
     if background:
         add("--background", metavar="COLOR", help="black, white or #rrggbb (the scene's own)")
     if backend:
-        add("--backend", default="auto", metavar="NAME", help="auto, cpu or reference (auto)")
+        add("--backend", default="auto", metavar="NAME", help="auto, cuda, cpu or reference (auto)")
         add("--threads", type=_positive, metavar="N", help="CPU threads (every core)")
     if overwrite:
         add("--overwrite", action="store_true", help="replace an output that exists")

@@ -73,7 +73,7 @@ def frames_per_second(
     host's where the GPU has to wait for it within a frame.
 
     Args:
-        model: on the device the backend is to run on.
+        model: moved to the backend's device beforehand, where it has one of its own.
         cameras: the test cameras.
         background: the colour behind everything.
         rasterizer: the backend.
@@ -86,6 +86,7 @@ def frames_per_second(
     """
     if not cameras:
         raise ConfigError("frames_per_second: expected at least one camera, got none")
+    model = model.to(getattr(rasterizer, "device", model.device))
     on_cuda = model.device.type == "cuda"
     if on_cuda and event is None:
         event = partial(torch.cuda.Event, enable_timing=True)

@@ -139,13 +139,13 @@ def _compress_and_measure(
     config: RunConfig, codec: Coder, scene: Scene, folder: Path, run_identity: Identity, progress: Progress
 ) -> RunResult:
     cache = Path(config.outputs) / CACHE
-    rasterizer = select(config.backend.name, threads=config.threads)
+    rasterizer = select(config.backend.name, threads=config.threads, options=config.backend.options)
     jury = judge(scene.test_views, scene.background, rasterizer, config.evaluate)
     known = cache / "before" if config.cache else None
     before = jury.quality(scene.model, _named("measure before", progress), cache=known)
     checkpoint = folder / CHECKPOINT
     reset_peak_memory()
-    helped = ranks.shared(rasterizer, config.threads)
+    helped = ranks.shared(rasterizer, config.threads, config.backend.options)
     remembering = CachedCosts(helped, scene.model, cache) if config.cache else None
     code = identity.code_sha256("", "io", "rasterizer", "codec")
     shared = cache / "pruned" / code[:12] if config.cache else None

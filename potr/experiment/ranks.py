@@ -7,9 +7,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -57,20 +58,22 @@ def count() -> int:
     return 1 if _ranks is None else _ranks.size
 
 
-def shared(rasterizer: Rasterizer, threads: int | None) -> Rasterizer:
+def shared(rasterizer: Rasterizer, threads: int | None, options: Mapping[str, Any] | None = None) -> Rasterizer:
     """A backend like ``rasterizer`` whose statistics come from all ranks; itself where this process is alone.
 
     Args:
         rasterizer: one that ``select`` makes.
         threads: of each rank; None gives each its share of its machine's cores.
+        options: as ``select`` takes them.
     """
     if _ranks is None:
         return rasterizer
-    return ShardedRasterizer(partial(_backend, rasterizer.name, threads), _ranks)
+    return ShardedRasterizer(partial(_backend, rasterizer.name, threads, options), _ranks)
 
 
-def _backend(name: str, threads: int | None) -> Rasterizer:
-    return select(name, threads=local_share(available_threads()) if threads is None else threads)
+def _backend(name: str, threads: int | None, options: Mapping[str, Any] | None) -> Rasterizer:
+    share = local_share(available_threads()) if threads is None else threads
+    return select(name, threads=share, options=options)
 
 
 def _help() -> int:

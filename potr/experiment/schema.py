@@ -117,10 +117,28 @@ class CodecChoice:
 
 @dataclass(frozen=True)
 class BackendChoice:
+    """Attributes: ``max_entries`` and ``photo_gb`` are CudaRasterizer's, photo_bytes in GB; None is its own choice."""
+
     name: str = "auto"
+    max_entries: int | None = None
+    photo_gb: float | None = None
 
     def __post_init__(self) -> None:
         _one_of("backend.name", self.name, ("auto", *BACKENDS))
+        if self.max_entries is not None and not 1 <= self.max_entries <= 1 << 30:
+            raise ConfigError(f"backend.max_entries: expected 1 to 2^30, got {self.max_entries}")
+        if self.photo_gb is not None and not 0 <= self.photo_gb < float("inf"):
+            raise ConfigError(f"backend.photo_gb: expected a number of at least 0, got {self.photo_gb}")
+        for key in ("max_entries", "photo_gb"):
+            if getattr(self, key) is not None and self.name not in ("auto", "cuda"):
+                raise ConfigError(f"backend.{key}: backend={self.name} has no such option, backend=cuda has")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What ``select`` passes on."""
+        photo_bytes = None if self.photo_gb is None else round(1e9 * self.photo_gb)
+        given = {"max_entries": self.max_entries, "photo_bytes": photo_bytes}
+        return {key: value for key, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)

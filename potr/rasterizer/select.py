@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from potr.errors import BackendUnavailable, ConfigError
 from potr.rasterizer.base import Rasterizer
@@ -22,23 +24,24 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def select(name: str = "auto", *, threads: int | None = None) -> Rasterizer:
+def select(name: str = "auto", *, threads: int | None = None, options: Mapping[str, Any] | None = None) -> Rasterizer:
     """A rasteriser backend; its modules are imported only now.
 
     Args:
         name: "auto" (the best that runs here), "cuda", "cpu" or "reference".
         threads: CPU threads; by default every core this process may run on.
+        options: further arguments of CudaRasterizer, where that is the backend.
 
     Raises:
         ConfigError: the name is not one of these.
         BackendUnavailable: the backend cannot run here; says why and how to get it.
     """
     if name != "auto":
-        return _create(name, threads)
+        return _create(name, threads, options)
     reasons = []
     for candidate in AUTOMATIC:
         try:
-            return _create(candidate, threads)
+            return _create(candidate, threads, options)
         except BackendUnavailable as error:
             reasons.append(str(error))
     raise BackendUnavailable("no rasterizer backend runs here: " + "; ".join(reasons))
@@ -49,7 +52,7 @@ def signature(rasterizer: Rasterizer) -> str:
     return f"{rasterizer.name} {getattr(rasterizer, 'instruction_set', '')}".strip()
 
 
-def _create(name: str, threads: int | None) -> Rasterizer:
+def _create(name: str, threads: int | None, options: Mapping[str, Any] | None) -> Rasterizer:
     if name not in BACKENDS:
         raise ConfigError(f"rasterizer: expected one of auto, {', '.join(BACKENDS)}, got '{name}'")
     module, class_name = BACKENDS[name]
@@ -59,4 +62,5 @@ def _create(name: str, threads: int | None) -> Rasterizer:
         raise BackendUnavailable(
             f"{name}: its native module does not load ({error}); build it with `make setup` or `pip install .`"
         ) from error
-    return backend(threads=threads)  # type: ignore[call-arg]  # the Protocol says nothing of constructors
+    own = dict(options or {}) if name == "cuda" else {}
+    return backend(threads=threads, **own)  # type: ignore[call-arg]  # the Protocol says nothing of constructors

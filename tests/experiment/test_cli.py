@@ -177,7 +177,7 @@ def test_outputs_are_not_overwritten_unasked(
         ((*ENCODE, "--set", "prune.capp=1"), "did you mean 'prune.cap'?"),
         ((*ENCODE, "--set", "prune.cap=9"), "PruneConfig.cap: expected a number in [0.0, 1.0]"),
         (("encode", "{model}", "-o", "{new}", "--scene", "{model}"), "expected a scene folder, found a file"),
-        ((*ENCODE, "--backend", "tpu"), "expected one of auto, cpu, reference, got 'tpu'"),
+        ((*ENCODE, "--backend", "tpu"), "expected one of auto, cuda, cpu, reference, got 'tpu'"),
         ((*ENCODE, "--background", "pink"), "expected black, white or #rrggbb, got 'pink'"),
         ((*ENCODE, "--threads", "0"), "expected a whole number of at least 1, got '0'"),
         (("decode", "{model}", "-o", "{new}"), "section 'header', offset 0"),

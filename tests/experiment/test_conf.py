@@ -2,6 +2,7 @@
 """conf/: every file composes, says what each key is for, and refuses what is misspelt or out of range."""
 
 import dataclasses
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from potr.errors import ConfigError
 from potr.experiment import schema
 from potr.experiment.overrides import STAGES
 from potr.experiment.published import published
+from potr.experiment.schema import BackendChoice
 from potr.experiment.tables import write
 from potr.experiment.tables.ablation import PARTS
+from potr.rasterizer.cuda import CudaRasterizer
 from tests.helpers.conf_comments import from_quality_yaml, path_of
 
 CONF = schema.conf_folder()
@@ -123,7 +126,10 @@ def test_a_misspelt_key_fails_at_composition(override: str) -> None:
         ("prune.cap=2", r"PruneConfig.cap: expected a number in \[0.0, 1.0\], got 2.0"),
         ("prune.criterion=photos", "expected one of photo, render, both, got 'photos'"),
         ("evaluate.lpips=vg", "did you mean 'vgg'. allowed: none, vgg, alex"),
-        ("backend.name=gpu", "allowed: auto, cpu, reference"),
+        ("backend.name=gpu", "allowed: auto, cuda, cpu, reference"),
+        ("backend.max_entries=0", r"backend.max_entries: expected 1 to 2\^30, got 0"),
+        ("backend.photo_gb=-1", "backend.photo_gb: expected a number of at least 0, got -1"),
+        ("backend=cpu backend.photo_gb=1", "backend.photo_gb: backend=cpu has no such option, backend=cuda has"),
         ("codec.name=papers", "did you mean 'paper'"),
         ("tracker.name=mlflow", "allowed: none, wandb"),
         ("tracker.mode=on-line", "did you mean 'online'. allowed: auto, online, offline, disabled"),
@@ -138,7 +144,16 @@ def test_a_misspelt_key_fails_at_composition(override: str) -> None:
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        composed(override)
+        composed(*override.split())
+
+
+def test_options_of_the_cuda_backend() -> None:
+    assert composed("backend=cuda").backend == BackendChoice("cuda")
+    assert composed("backend=cuda").backend.options == {}
+    given = composed("backend=cuda", "backend.max_entries=1000", "backend.photo_gb=0.5")
+    assert given.backend.options == {"max_entries": 1000, "photo_bytes": 500_000_000}
+    assert composed("backend.photo_gb=2").backend == BackendChoice("auto", photo_gb=2.0)
+    assert set(inspect.signature(CudaRasterizer).parameters) > given.backend.options.keys()
 
 
 def test_the_resolved_configuration_is_the_same_run_written_out() -> None:

@@ -196,7 +196,7 @@ def test_the_same_command_is_the_same_sweep() -> None:
         ("prune.capp=1", "unknown key 'prune.capp'; did you mean 'prune.cap'? allowed: prune.early_passes, "),
         ("compact=stron", "unknown compact: 'stron'; did you mean 'strong'? allowed: from_quality, no_refit, none, "),
         ("quantize=paperr", "unknown quantize: 'paperr'; did you mean 'paper'? allowed: coarse, eight_bit, fine, "),
-        ("backend=gpu", "unknown backend: 'gpu'; did you mean 'cpu'? allowed: auto, cpu, reference"),
+        ("backend=gpu", "unknown backend: 'gpu'; did you mean 'cpu'? allowed: auto, cpu, cuda, reference"),
         ("codec=papr", "unknown codec: 'papr'; did you mean 'paper'? allowed: "),
         ("tracker=wandbb", "unknown tracker: 'wandbb'; did you mean 'wandb'? allowed: none, wandb"),
         ("evaluate=standart", "unknown evaluate: 'standart'; did you mean 'standard'? allowed: standard"),

@@ -248,6 +248,22 @@ def test_select() -> None:
         select("vulkan")
 
 
+def test_options_go_to_the_cuda_backend_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+
+    class Cuda(ReferenceRasterizer):
+        def __init__(self, **arguments: Any) -> None:
+            given.append(arguments)
+            if "fail" in arguments:
+                raise BackendUnavailable("cuda: no")
+
+    monkeypatch.setattr("potr.rasterizer.cuda.CudaRasterizer", Cuda)
+    assert isinstance(select("cuda", threads=2, options={"max_entries": 7}), Cuda)
+    assert select("auto", options={"fail": 1}).name == "cpu"
+    assert select("cpu", threads=1, options={"max_entries": 7}).name == "cpu"
+    assert given == [{"threads": 2, "max_entries": 7}, {"threads": None, "fail": 1}]
+
+
 def test_constructors_refuse_what_is_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="threads"):
         CpuRasterizer(threads=0)

@@ -179,6 +179,17 @@ def test_frames_per_second_by_events_renders_one_timed_round_at_least() -> None:
     assert (report.frames, gpu.waits) == (1, 2)
 
 
+def test_frames_per_second_moves_the_model_to_the_backend_s_device() -> None:
+    class OnDevice(FakeRasterizer):
+        device = torch.device("meta")
+
+        def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor:
+            assert model.device == self.device
+            return super().render(model, camera, background)
+
+    assert frames_per_second(MODEL, [camera(0.5)], WHITE, OnDevice(), seconds=0.0).device == "meta"
+
+
 def test_peak_memory_sees_an_allocation_and_forgets_it_on_reset() -> None:
     before = peak_memory_bytes()
     if before is None:
