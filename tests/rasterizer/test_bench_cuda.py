@@ -94,11 +94,11 @@ def test_every_pass_is_measured(tiny: tuple[SplatModel, list[Any]]) -> None:
     assert row["removal_over_render"] == row["passes"]["removal cost"]["ms"] / row["passes"]["render"]["ms"]
     assert row["entries"] is None  # the cpu backend is not asked
     assert row["touched"] > 10
-    assert "No module named 'gsplat'" in row["gsplat"]["reason"]
+    row["gsplat"] = {"reason": "because"}
     failed = {"splats": 5, "width": 64, "height": 48, "failed": "out of memory"}
     text = bench_cuda.passes_markdown([row, failed])
     assert "| 1,000 | 64x48 | - |" in text
-    assert text.endswith("- 5 splats at 64x48: out of memory")
+    assert text.endswith("- no gsplat figure: because\n- 5 splats at 64x48: out of memory")
 
 
 @needs_gxx
@@ -112,6 +112,7 @@ def test_the_cuda_backend_tells_its_steps_and_entries(monkeypatch: pytest.Monkey
     model = scene_like(60)
     views = photographed(model, ring_cameras(2, 40, 24), make())
     row = bench_cuda.measure(model, views, emulated, seconds=0.0, repeats=1)
+    row["gsplat"] = {"ms": 1.0, "way": "gsplat, packed=True", "psnr": 44.0, "version": "1"}
     steps = {name: list(figures["steps_ms"]) for name, figures in row["passes"].items()}
     assert steps == {"render": list(STEPS[:-1]), "removal cost": list(STEPS), "color statistics": list(STEPS)}
     cpu = CpuRasterizer(1)
@@ -151,7 +152,10 @@ def test_gsplat_counts_only_where_it_renders_the_same_image(
     assert figures["psnr"] > 60
     assert figures["way"].startswith("gsplat, packed=")
     module.rasterization = rasterization_of(0.3)  # type: ignore[attr-defined]
-    assert "renders another image" in gsplat_peer.compare(model, cameras, BLACK, make(), 0.0)["reason"]
+    reason = gsplat_peer.compare(model, cameras, BLACK, make(), 0.0)["reason"]
+    assert reason.count("renders another image") == 2
+    monkeypatch.setitem(sys.modules, "gsplat", None)  # as if not installed
+    assert gsplat_peer.compare(model, cameras, BLACK, make(), 0.0)["reason"].startswith("gsplat: ModuleNotFoundError")
 
 
 def test_the_goals_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +190,19 @@ def test_reports_are_written_row_by_row(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "new" / "bench_cuda.md").read_text() == capsys.readouterr().out
     assert [row["splats"] for row in record["passes"]] == [200, 300]
     assert record["environment"]["commit"] == "abc"
+    assert all(set(row["gsplat"]) == {"reason"} for row in record["passes"])
     assert record["goals"] == []
+
+
+def test_what_fails_is_a_row_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(timer: StepTimer | None) -> Rasterizer:
+        raise torch.cuda.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(bench_cuda, "IMAGES", ((48, 32),))
+    chosen = argparse.Namespace(scene=None, sizes=[200], only="passes", to=tmp_path)
+    (row,) = bench_cuda.run(chosen, CPU, failing)["passes"]
+    assert row == {"splats": 200, "width": 48, "height": 32, "failed": "no memory"}
+    assert "- 200 splats at 48x32: no memory" in (tmp_path / "bench_cuda.md").read_text()
 
 
 def test_the_benchmark_says_why_it_cannot_run() -> None:
