@@ -28,10 +28,8 @@ OPTIONAL = {  # what goes without
     "gsplat": "gpu-bench's comparison with gsplat",
 }
 MARKED = re.compile(r"^\s*@pytest\.mark\.gpu\b|\b(marks|pytestmark) ?= ?\[?pytest\.mark\.gpu\b", re.MULTILINE)
-NATIVE_IMPORT = re.compile(
-    r"^(from|import) potr.*\b(_rasterizer|_octree|_sh_solver|rasterizer\.cpu|codec\.(sh_solver|octree|quantize|encoder))\b",
-    re.MULTILINE,
-)
+NATIVE = r"_rasterizer|_octree|_sh_solver|rasterizer\.cpu|codec\.(sh_solver|octree|quantize|encoder)"
+NATIVE_IMPORT = re.compile(rf"^(from|import) potr.*\b({NATIVE})\b", re.MULTILINE)
 
 
 def installed(module: str) -> bool:
