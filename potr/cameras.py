@@ -90,4 +90,4 @@ class View:
         sha256 = getattr(self.image, "sha256", None)
         if sha256 is not None:
             return str(sha256())
-        return hashlib.sha256(self.read().contiguous().numpy().data).hexdigest()
+        return hashlib.sha256(self.read().cpu().contiguous().numpy().data).hexdigest()

@@ -119,7 +119,7 @@ def _render(args: argparse.Namespace) -> str:
     view = find_view(args.input, args.scene, args.camera)
     background = view.background if args.background is None else parse_color(args.background)
     rasterizer = potr.select_rasterizer(args.backend, threads=args.threads)
-    image = rasterizer.render(model, view.camera, background)
+    image = rasterizer.render(model.to(rasterizer.device), view.camera, background)
     save_image(args.output, image, overwrite=args.overwrite)
     camera = view.camera
     if args.json:

@@ -75,8 +75,8 @@ def save(path: Path, key: str, progressed: Progressed) -> None:
     for name in ("early", "late"):
         phase: PruneState | None = getattr(progressed, name)
         if phase is not None:
-            arrays[name] = phase.kept.numpy()
-            arrays[f"{name}_before"] = phase.before.numpy()
+            arrays[name] = phase.kept.cpu().numpy()
+            arrays[f"{name}_before"] = phase.before.cpu().numpy()
     if progressed.sh is not None:
         arrays["sh"] = progressed.sh.cpu().numpy()
     write_atomic(path, lambda file: np.savez(file, **arrays), overwrite=True)

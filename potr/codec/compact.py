@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from potr.codec.color import opponent_to_rgb, rgb_to_opponent
@@ -71,4 +72,4 @@ def zero_share(coefficients: Tensor, step: float) -> float:
     """Share of the coefficients that plain rounding to ``step`` makes 0; 1 where there are none."""
     if coefficients.numel() == 0:
         return 1.0
-    return float((coefficients.abs() < 0.5 * step).double().mean())
+    return int(torch.count_nonzero(coefficients.abs() < 0.5 * step)) / coefficients.numel()

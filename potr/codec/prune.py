@@ -61,7 +61,7 @@ class PruneState:
     """Where a pruning phase stands: what a checkpoint holds.
 
     Attributes:
-        kept: [M] int64 indices, ascending, of the phase's input model's splats still there.
+        kept: [M] int64 indices, ascending, of the phase's input model's splats still there, on the model's device.
         before: [L] int64 what was there before the last pass, for taking it back.
         passes: reports of the passes done.
         share_limit: for the next pass.
@@ -80,7 +80,7 @@ class PruneState:
 
 def start(model: SplatModel, config: PruneConfig, cap: float | None = None) -> PruneState:
     """The state before the first pass; ``cap`` where it is already known."""
-    everything = torch.arange(model.num_splats)
+    everything = torch.arange(model.num_splats, device=model.device)
     return PruneState(everything, everything, (), config.max_share, cap)
 
 
@@ -121,6 +121,7 @@ def prune(
     """
     passes = config.early_passes if phase == "early" else config.late_passes
     state = state or start(model, config)
+    state = replace(state, kept=state.kept.to(model.device), before=state.before.to(model.device))
     config = absolute_target(config, model.num_splats)
     costs: RemovalCost | None = None  # of the splats at hand, where known
     last_costs: RemovalCost | None = None  # of those before the last pass
@@ -134,7 +135,7 @@ def prune(
         def report(_: str, view: int, total: int, /, label: str = label) -> None:
             progress(label, view, total)
 
-        costs = costs or rasterizer.removal_cost(model.select(state.kept), views, progress=report)
+        costs = costs or rasterizer.removal_cost(_survivors(model, state), views, progress=report)
         mse = costs.sse / costs.samples
         unchecked = bool(state.passes) and state.passes[-1].real_mse_change is None
         state = _check_last_pass(state, mse, config)
@@ -156,6 +157,10 @@ def prune(
         last_costs, costs = costs, None
         log.info("%s", describe(state.passes[-1]))
         on_pass(state)
+
+
+def _survivors(model: SplatModel, state: PruneState) -> SplatModel:
+    return model if len(state.kept) == model.num_splats else model.select(state.kept)
 
 
 def absolute_target(config: PruneConfig, num_splats: int) -> PruneConfig:
@@ -243,7 +248,7 @@ def _after_removal(
         share_limit=state.share_limit,
         share_used=float(seen.sum()) / max(1, len(removed)),
     )
-    return replace(state, kept=state.kept[~removed.cpu()], before=state.kept, passes=(*state.passes, report))
+    return replace(state, kept=state.kept[~removed], before=state.kept, passes=(*state.passes, report))
 
 
 def _check_last_pass(state: PruneState, mse: float, config: PruneConfig) -> PruneState:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -48,7 +49,13 @@ def quantize(
     Returns:
         The integers, in octree order; which splat of ``model`` went where is not kept.
     """
-    model = model.to("cpu")
+    # Solved where the statistics are; all else is done on the CPU, in octree order.
+    if statistics is None or not config.joint_rounding:
+        levels, steps = quantize_sh(model.sh, config)
+    else:
+        bit_cost = config.bit_cost * cap * statistics.samples
+        levels, steps = quantize_sh(model.sh, config, statistics.hessian, bit_cost)
+    model = replace(model, sh_ac=model.sh_ac[:, :0]).to("cpu")
     footprint = torch.zeros_like(model.opacity_logits) if pixel_size is None else pixel_size.cpu()
     footprint = torch.where(footprint.isfinite(), footprint, 0.0)
     origin, extent, fine_cells = _cells(model.means)
@@ -56,19 +63,15 @@ def quantize(
     order, depths = order_leaves(fine_cells, depths_wanted, MAX_DEPTH)
     cells = fine_cells[order] >> (MAX_DEPTH - depths.astype(np.uint32))[:, None]
 
-    ordered = model.select(torch.from_numpy(order))
+    index = torch.from_numpy(order)
+    ordered = model.select(index)
     quats, log_scales = canonical_axes(ordered.quats, ordered.log_scales)
-    floor = (DILATION / 25) ** 0.5 * footprint[torch.from_numpy(order)]  # 4 % of what the dilation adds: unseen
+    floor = (DILATION / 25) ** 0.5 * footprint[index]  # 4 % of what the dilation adds: unseen
     log_scales = torch.maximum(log_scales, floor.clamp_min(1e-30).log()[:, None])
     scale_origin, scale_step = _scale_levels(log_scales, config.scale_step)
     scales = torch.round((log_scales - scale_origin) / scale_step).clamp(0, MAX_SCALE_INDEX)
     rotation_step = 2.0 / (config.rotation_levels - 1)
     table = opacity_table(config.opacity_levels)
-    if statistics is None or not config.joint_rounding:
-        levels, steps = quantize_sh(ordered.sh, config)
-    else:
-        hessian = statistics.hessian[torch.from_numpy(order)]
-        levels, steps = quantize_sh(ordered.sh, config, hessian, config.bit_cost * cap * statistics.samples)
     return QuantizedModel(
         origin=origin,
         extent=extent,
@@ -81,8 +84,8 @@ def quantize(
         scale_step=float(np.float32(scale_step)),
         rotation=torch.round(quats[:, 1:] / rotation_step).numpy().astype(np.int16),
         rotation_step=float(np.float32(rotation_step)),
-        sh=levels.numpy(),
-        sh_steps=steps.numpy(),
+        sh=levels.cpu()[index].numpy(),
+        sh_steps=steps.cpu().numpy(),
         opacity_boost=float(np.float32(config.opacity_boost)),
     )
 
@@ -140,11 +143,12 @@ def quantize_sh(
     """SH levels [N, K, 3] int32 in the opponent space, and their steps [K, 3] float32.
 
     Jointly in the metric of the packed ``hessian`` [N, K(K+1)/2] with a price per bit, or each by itself without.
+    All on the device of ``sh``.
     """
-    steps = torch.full((sh.shape[1], 3), 1.0 / config.ac_multiplier)
+    steps = torch.full((sh.shape[1], 3), 1.0 / config.ac_multiplier, device=sh.device)
     steps[0] = 1.0 / config.dc_multiplier
     steps[:, 1:] *= config.chroma_step_ratio
-    opponent = rgb_to_opponent(sh).cpu()
+    opponent = rgb_to_opponent(sh)
     if hessian is None or len(opponent) == 0:
         return torch.round(opponent / steps).to(torch.int32), steps
     return round_coefficients(hessian, opponent, steps, RateModel(bit_cost=(bit_cost,) * 3)), steps

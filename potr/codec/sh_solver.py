@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -161,14 +160,11 @@ def round_coefficients(
 
 def _launcher(device: torch.device) -> Launcher | None:
     """What runs the kernels on a device; None where the native module does the work."""
-    return None if device.type == "cpu" else _cuda_launcher(device)
+    if device.type == "cpu":
+        return None
+    from potr.rasterizer.nvrtc import launcher_on
 
-
-@cache
-def _cuda_launcher(device: torch.device) -> Launcher:
-    from potr.rasterizer.nvrtc import CudaLauncher
-
-    return CudaLauncher(device)
+    return launcher_on(device)
 
 
 def _launch(launcher: Launcher, kernel: str, problems: int, *arguments: Argument) -> None:
@@ -197,7 +193,7 @@ def _described(tensor: Tensor) -> str:
 
 def unpack_hessian(packed: Tensor, num_coefficients: int) -> Tensor:
     """[N, K(K+1)/2] packed lower triangles to [N, K, K] symmetric matrices."""
-    rows, columns = torch.tril_indices(num_coefficients, num_coefficients)
+    rows, columns = torch.tril_indices(num_coefficients, num_coefficients, device=packed.device)
     full = packed.new_zeros(packed.shape[0], num_coefficients, num_coefficients)
     full[:, rows, columns] = packed
     full[:, columns, rows] = packed

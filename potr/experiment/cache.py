@@ -97,6 +97,10 @@ class CachedCosts:
         return self._inner.name
 
     @property
+    def device(self) -> torch.device:
+        return self._inner.device
+
+    @property
     def instruction_set(self) -> str:
         return str(getattr(self._inner, "instruction_set", ""))
 

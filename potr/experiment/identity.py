@@ -67,11 +67,12 @@ def measurement_sha256(model: SplatModel, views: Sequence[View], settings: Any) 
 
 
 def code_sha256(*folders: str) -> str:
-    """Of the Python sources in these folders of the package, and of the native rasteriser."""
+    """Of the Python sources in these folders of the package, of the native rasteriser and of the CUDA kernels."""
     sources = [path for folder in folders for path in sorted((_PACKAGE / folder).glob("*.py"))]
     native = importlib.util.find_spec("potr._rasterizer")
     digest = hashlib.sha256()
-    for path in [*sources, *([Path(native.origin)] if native and native.origin else [])]:
+    kernels = [*sorted((_PACKAGE / "native").glob("*.h")), *sorted((_PACKAGE / "native" / "cuda").glob("*.*"))]
+    for path in [*sources, *kernels, *([Path(native.origin)] if native and native.origin else [])]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

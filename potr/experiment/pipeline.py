@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,7 @@ def _compress_and_measure(
 ) -> RunResult:
     cache = Path(config.outputs) / CACHE
     rasterizer = select(config.backend.name, threads=config.threads, options=config.backend.options)
+    scene = replace(scene, model=scene.model.to(rasterizer.device))
     jury = judge(scene.test_views, scene.background, rasterizer, config.evaluate)
     known = cache / "before" if config.cache else None
     before = jury.quality(scene.model, _named("measure before", progress), cache=known)
@@ -156,6 +157,7 @@ def _compress_and_measure(
     start = time.perf_counter()
     decoded = codec.decode(data)
     decode_seconds = time.perf_counter() - start
+    decoded = decoded.to(rasterizer.device)
     after = jury.quality(decoded, _named("measure after", progress))
     before, after = jury.speed(scene.model, before), jury.speed(decoded, after)  # one after the other, under one load
     _save_picture(folder / PICTURE_FILE, scene, decoded, after, len(data), rasterizer)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from potr.cameras import RGB, Camera, View
@@ -72,10 +73,15 @@ class Rasterizer(Protocol):
     ``background=None`` takes each view's own. Results live on the model's device and do not depend on the number of
     threads. Statistics are sums over blocks of consecutive views (``rasterizer.blocks``): those of many views are, bit
     for bit, those of each block by itself, added in order. That is what lets processes share the views.
+
+    ``device`` is where a model is best put before many questions: one that lies elsewhere is copied there and back.
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor: ...
 

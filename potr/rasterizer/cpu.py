@@ -42,6 +42,7 @@ class CpuRasterizer:
     """
 
     name = "cpu"
+    device = torch.device("cpu")
 
     def __init__(
         self,

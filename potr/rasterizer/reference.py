@@ -70,6 +70,7 @@ class ReferenceRasterizer:
     """
 
     name = "reference"
+    device = torch.device("cpu")  # it works wherever the model is, at no speed to speak of
 
     def __init__(
         self,

@@ -89,6 +89,11 @@ class ShardedRasterizer:
         return self._own.name
 
     @property
+    def device(self) -> torch.device:
+        """Of this rank; each has its own of the same kind."""
+        return self._own.device
+
+    @property
     def instruction_set(self) -> str:
         """Of every rank, for they have to agree."""
         return str(getattr(self._own, "instruction_set", ""))
