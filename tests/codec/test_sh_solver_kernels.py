@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from potr import _sh_solver  # noqa: F401 - what is compared with: `make gpu-test` asks who needs native modules
 from potr.codec.sh_solver import CompactParameters, RateModel, compact, newton_step, round_coefficients
 from potr.rasterizer.launcher import Launcher
 from tests.helpers.sh_problems import of_every_kind
