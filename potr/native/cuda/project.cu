@@ -13,6 +13,10 @@ namespace {
 
 constexpr int kAlone = 32;  // tiles that a lane goes through by itself; larger rectangles are shared by the warp
 
+// A function and no generic lambda, which NVRTC 13.0 takes for a host function.
+template <class T>
+__device__ T from_lane(T value, int lane) { return __shfl_sync(kAllLanes, value, lane); }
+
 // Calls visit(tag, n, x, y) for the n-th tile that the splat touches in rows [row_first, row_last), row by row; returns
 // how many they are. All lanes of a warp take part, each with its own splat and tag; a rectangle may be empty.
 template <class Visit>
@@ -35,11 +39,12 @@ __device__ int visit_tiles(const Ellipse& own, TileRectangle rectangle, int row_
   const int lane = threadIdx.x % kWarp;
   for (unsigned left = __ballot_sync(kAllLanes, own_area > kAlone); left; left &= left - 1) {
     const int source = __ffs(left) - 1;
-    const auto of_source = [&](auto value) { return __shfl_sync(kAllLanes, value, source); };
-    const Ellipse ellipse{of_source(own.x),   of_source(own.y),       of_source(own.l11),     of_source(own.l21),
-                          of_source(own.l22), of_source(own.slope_x), of_source(own.slope_y), of_source(own.reach)};
-    const long long tag = of_source(own_tag);
-    const int x0 = of_source(own_x0), y0 = of_source(own_y0), width = of_source(own_width), area = of_source(own_area);
+    const Ellipse ellipse{from_lane(own.x, source),       from_lane(own.y, source),       from_lane(own.l11, source),
+                          from_lane(own.l21, source),     from_lane(own.l22, source),     from_lane(own.slope_x, source),
+                          from_lane(own.slope_y, source), from_lane(own.reach, source)};
+    const long long tag = from_lane(own_tag, source);
+    const int x0 = from_lane(own_x0, source), y0 = from_lane(own_y0, source);
+    const int width = from_lane(own_width, source), area = from_lane(own_area, source);
     int total = 0;
     for (int first = 0; first < area; first += kWarp) {
       const int t = first + lane, x = x0 + t % width, y = y0 + t / width;
