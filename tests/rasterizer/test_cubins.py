@@ -72,6 +72,15 @@ def test_every_kernel_compiles_with_nvcc_too(source: str, tmp_path: Path) -> Non
     check_resources(source, done.stderr)
 
 
+def test_no_kernel_has_a_generic_lambda() -> None:
+    """NVRTC 13.0, which torch for CUDA 13.0 brings, takes one for a host function and refuses it; later ones do not."""
+    generic = re.compile(r"\]\s*\([^)]*\bauto\b")
+    assert generic.search("[&](auto value) { return value; }")
+    files = [*cubins.SOURCES.glob("*.cu"), *cubins.SOURCES.glob("*.h"), *cubins.SOURCES.parent.glob("*_math.h")]
+    assert len(files) > 7
+    assert [path.name for path in files if generic.search(path.read_text())] == []
+
+
 def test_spills_and_stack_frames_are_seen(tmp_path: Path) -> None:
     path = tmp_path / "greedy.cu"
     path.write_text(

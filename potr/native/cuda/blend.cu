@@ -27,6 +27,7 @@ constexpr int kGroup = 4;          // entries whose sums are taken together
 constexpr int kSlot = 8;           // floats of a slot, one 32-byte sector
 constexpr int kStatistics = 5;     // of them used
 constexpr float kTransmittanceFloor = 1e-30f;
+constexpr float kNever = 1.0f;     // above any log2 of an opacity
 
 // A tile's entries, near to far.
 struct Entries {
@@ -34,17 +35,21 @@ struct Entries {
   const int* splats;        // of each entry before sorting
   const float4* records;
   int begin, end;
+
+  // -1 outside [begin, end). Asked for a batch early: its two loads, one after the other, then wait for nobody.
+  __device__ int splat_at(int entry) const { return entry >= begin && entry < end ? splats[sorted[entry]] : -1; }
 };
 
 struct Batch {
   float4 a[kBatch], b[kBatch], c[kBatch];  // records, the centre relative to the tile
   unsigned touched[kWarps][kWords];        // by quadrant: bit per entry
+  unsigned lasts[kWarps];                  // by quadrant: one past the last entry blended, of all batches
 };
 
 struct Pixel {
   float x, y;               // of its centre, relative to the tile
   bool inside;              // the image
-  bool alive;               // still blends
+  float power_min;          // where alpha is drawn, by its log2; infinite once nothing is blended any more
   float transmittance;
   float color[3];
   int last;                 // one past the last entry blended
@@ -67,11 +72,11 @@ __device__ float exp2_approximate(float v) {  // relative error 2^-22
 
 // Alpha of an entry at a pixel, 0 where it is not drawn. Every product and sum is spelt out, so that two walks get the
 // same bits.
-__device__ float alpha_at(const float4& a, const float4& b, float x, float y) {
+__device__ float alpha_at(const float4& a, const float4& b, float x, float y, float power_min) {
   const float dx = x - a.x, dy = y - a.y;
   const float p = fmaf(a.z, dx, a.w * dy), q = b.x * dy;
   const float power = fmaf(-q, q, fmaf(-p, p, b.y));
-  return power >= kLog2AlphaMin ? fminf(exp2_approximate(power), kAlphaMax) : 0.0f;
+  return power >= power_min ? fminf(exp2_approximate(power), kAlphaMax) : 0.0f;
 }
 
 __device__ float after(float transmittance, float alpha) { return fmaf(-transmittance, alpha, transmittance); }
@@ -89,19 +94,19 @@ __device__ void start(Pixel (&pixels)[kPixels], const Tile& tile) {
     p.x = (float)x;
     p.y = (float)(y + k * kRowStep);
     p.inside = tile.x + x < tile.width && tile.y + y + k * kRowStep < tile.height;
-    p.alive = p.inside;
+    p.power_min = p.inside ? kLog2AlphaMin : kNever;
     p.transmittance = 1.0f;
     p.color[0] = p.color[1] = p.color[2] = 0.0f;
     p.last = 0;
   }
 }
 
-__device__ void load_batch(Batch& batch, const Entries& entries, int first, const Tile& tile) {
+// `splat` is this thread's, -1 for none.
+__device__ void load_batch(Batch& batch, const Entries& entries, int splat, const Tile& tile) {
   const int t = threadIdx.x, lane = t % kWarp;
   unsigned quadrants = 0;
-  if (first + t < entries.end) {
-    const long long splat = entries.splats[entries.sorted[first + t]];
-    const float4* record = entries.records + kRecordVectors * splat;
+  if (splat >= 0) {
+    const float4* record = entries.records + (long long)kRecordVectors * splat;
     float4 a = record[0];
     const float4 b = record[1], c = record[2];
     a.x -= (float)tile.x;
@@ -124,35 +129,40 @@ __device__ void load_batch(Batch& batch, const Entries& entries, int first, cons
   }
 }
 
-// The first walk. A pixel stops before its transmittance falls below the minimum.
+__device__ bool alive(const Pixel (&pixels)[kPixels]) { return fminf(pixels[0].power_min, pixels[1].power_min) < kNever; }
+
+// The first walk. A pixel stops before its transmittance falls below the minimum, which is at most 1. Where nothing is
+// drawn alpha is 0 and changes nothing: selections in place of branches, as this is the innermost loop.
 __device__ void blend(Pixel (&pixels)[kPixels], const Entries& entries, const Tile& tile, float transmittance_min,
                       Batch& batch) {
   const int warp = threadIdx.x / kWarp;
+  int splat = entries.splat_at(entries.begin + (int)threadIdx.x);
   for (int first = entries.begin; first < entries.end; first += kBatch) {
-    if (__syncthreads_and(!pixels[0].alive && !pixels[1].alive)) break;
-    load_batch(batch, entries, first, tile);
+    if (__syncthreads_and(!alive(pixels))) break;
+    load_batch(batch, entries, splat, tile);
+    splat = entries.splat_at(first + kBatch + (int)threadIdx.x);
     __syncthreads();
     for (int word = 0; word < kWords; ++word) {
-      if (!__any_sync(kAllLanes, pixels[0].alive || pixels[1].alive)) break;
-      for (unsigned left = batch.touched[warp][word]; left; left &= left - 1) {
-        const int j = word * kWarp + __ffs(left) - 1;
+      if (!__any_sync(kAllLanes, alive(pixels))) break;
+      unsigned left = __brev(batch.touched[warp][word]);  // __clz is one instruction, __ffs two
+      while (left) {
+        const int bit = __clz(left), j = word * kWarp + bit;
+        left &= ~(0x80000000u >> bit);
         const float4 a = batch.a[j], b = batch.b[j];
         const float blue = batch.c[j].x;
 #pragma unroll
         for (int k = 0; k < kPixels; ++k) {
           Pixel& p = pixels[k];
-          const float alpha = alpha_at(a, b, p.x, p.y);
+          const float alpha = alpha_at(a, b, p.x, p.y, p.power_min);
           const float then = after(p.transmittance, alpha);
-          const bool drawn = p.alive && alpha > 0.0f;
-          p.alive = p.alive && !(drawn && then < transmittance_min);
-          if (drawn && p.alive) {
-            const float weight = p.transmittance * alpha;
-            p.color[0] = fmaf(weight, b.z, p.color[0]);
-            p.color[1] = fmaf(weight, b.w, p.color[1]);
-            p.color[2] = fmaf(weight, blue, p.color[2]);
-            p.transmittance = then;
-            p.last = first + j + 1;
-          }
+          const bool stops = then < transmittance_min;
+          const float weight = stops ? 0.0f : p.transmittance * alpha;
+          p.color[0] = fmaf(weight, b.z, p.color[0]);
+          p.color[1] = fmaf(weight, b.w, p.color[1]);
+          p.color[2] = fmaf(weight, blue, p.color[2]);
+          p.transmittance = stops ? p.transmittance : then;
+          p.power_min = stops ? kNever : p.power_min;
+          p.last = weight > 0.0f ? first + j + 1 : p.last;
         }
       }
     }
@@ -193,13 +203,22 @@ __device__ void subtract_photo(Pixel (&pixels)[kPixels], const Tile& tile, const
   if (threadIdx.x == 0) *sse = totals[0] + totals[1] + totals[2] + totals[3];
 }
 
-// One past the last entry that any pixel of the block blended.
-__device__ int last_of_block(const Pixel (&pixels)[kPixels]) {
-  __shared__ unsigned lasts[kWarps];
+// One past the last entry that any pixel of the block blended; sets those of the warps.
+__device__ int last_of_block(const Pixel (&pixels)[kPixels], Batch& batch) {
   const unsigned last = __reduce_max_sync(kAllLanes, (unsigned)max(pixels[0].last, pixels[1].last));
-  if (threadIdx.x % kWarp == 0) lasts[threadIdx.x / kWarp] = last;
+  if (threadIdx.x % kWarp == 0) batch.lasts[threadIdx.x / kWarp] = last;
   __syncthreads();
-  return (int)max(max(lasts[0], lasts[1]), max(lasts[2], lasts[3]));
+  return (int)max(max(batch.lasts[0], batch.lasts[1]), max(batch.lasts[2], batch.lasts[3]));
+}
+
+// Takes what lies behind a warp's last blended entry out of its bits: there is nothing to add.
+__device__ void drop_behind(Batch& batch, int first) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  if (lane < kWords) {
+    const int kept = (int)batch.lasts[warp] - first - lane * kWarp;  // of the 32 entries of word `lane`
+    if (kept < kWarp) batch.touched[warp][lane] &= kept > 0 ? (1u << kept) - 1 : 0u;
+  }
+  __syncwarp();
 }
 
 // A batch's statistics as each warp sees them: of the entries that touch its quadrant.
@@ -216,6 +235,13 @@ __device__ void store_sums(float (&values)[N], unsigned group, int grouped, floa
   if (index >= 0 && g < grouped) partial[group >> (8 * g) & 0xff][index / kGroup] = sum;
 }
 
+// The whole sector: a memory with error correction would have to read what a part of one leaves as it was.
+__device__ void store_slot(float* slots, long long index, const float (&values)[kStatistics]) {
+  float4* slot = (float4*)(slots + kSlot * index);
+  slot[0] = make_float4(values[0], values[1], values[2], values[3]);
+  slot[1] = make_float4(values[4], 0.0f, 0.0f, 0.0f);
+}
+
 // Adds up the warps' statistics of each entry of the batch and writes its slot.
 template <bool kFourthIsMaximum>
 __device__ void write_slots(const Batch& batch, const Partial& partial, const Entries& entries, int first, float* slots) {
@@ -230,16 +256,13 @@ __device__ void write_slots(const Batch& batch, const Partial& partial, const En
       totals[s] = kFourthIsMaximum && s == 3 ? fmaxf(totals[s], value) : totals[s] + value;
     }
   }
-  float* slot = slots + kSlot * entries.sorted[first + t];
-  *(float4*)slot = make_float4(totals[0], totals[1], totals[2], totals[3]);
-  slot[4] = totals[4];
+  store_slot(slots, entries.sorted[first + t], totals);
 }
 
 __device__ void write_empty_slots(const Entries& entries, int first, float* slots) {
   if (first + (int)threadIdx.x >= entries.end) return;
-  float* slot = slots + kSlot * entries.sorted[first + threadIdx.x];
-  *(float4*)slot = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-  slot[4] = 0.0f;
+  const float zeros[kStatistics] = {};
+  store_slot(slots, entries.sorted[first + threadIdx.x], zeros);
 }
 
 __device__ Entries entries_of(long long tile, const int* begins, const long long* sorted, const int* splats,
@@ -291,8 +314,10 @@ removal(const float* view, long long tiles_x, long long row_first, const int* be
       behind[k][c] = view[kViewBackground + c];
       pixels[k].color[c] *= 2.0f;  // 2 (C - g)
     }
-  const int last = last_of_block(pixels);
+  const int last = last_of_block(pixels, batch);
   const int num_batches = (entries.end - entries.begin + kBatch - 1) / kBatch;
+  const int num_drawn = (last - entries.begin + kBatch - 1) / kBatch;
+  int splat = entries.splat_at(entries.begin + (num_drawn - 1) * kBatch + (int)threadIdx.x);
   for (int n = num_batches - 1; n >= 0; --n) {
     const int first = entries.begin + n * kBatch;
     if (first >= last) {
@@ -300,8 +325,10 @@ removal(const float* view, long long tiles_x, long long row_first, const int* be
       continue;
     }
     __syncthreads();
-    load_batch(batch, entries, first, tile);
+    load_batch(batch, entries, splat, tile);
+    splat = entries.splat_at(first - kBatch + (int)threadIdx.x);
     __syncthreads();
+    drop_behind(batch, first);
     for (int word = kWords - 1; word >= 0; --word) {
       unsigned left = batch.touched[warp][word];
       while (left) {
@@ -323,7 +350,7 @@ removal(const float* view, long long tiles_x, long long row_first, const int* be
 #pragma unroll
           for (int k = 0; k < kPixels; ++k) {
             Pixel& p = pixels[k];
-            const float alpha = first + j < p.last ? alpha_at(a, b, p.x, p.y) : 0.0f;
+            const float alpha = alpha_at(a, b, p.x, p.y, first + j < p.last ? kLog2AlphaMin : kNever);
             float weight = 0.0f;
             if (alpha > 0.0f) {
               p.transmittance = __fdividef(p.transmittance, 1.0f - alpha);
@@ -373,15 +400,18 @@ color(const float* view, long long tiles_x, long long row_first, const int* begi
 
 #pragma unroll
   for (int k = 0; k < kPixels; ++k) pixels[k].transmittance = 1.0f;
-  const int last = last_of_block(pixels);
+  const int last = last_of_block(pixels, batch);
+  int splat = entries.splat_at(entries.begin + (int)threadIdx.x);
   for (int first = entries.begin; first < entries.end; first += kBatch) {
     if (first >= last) {
       write_empty_slots(entries, first, slots);
       continue;
     }
     __syncthreads();
-    load_batch(batch, entries, first, tile);
+    load_batch(batch, entries, splat, tile);
+    splat = entries.splat_at(first + kBatch + (int)threadIdx.x);
     __syncthreads();
+    drop_behind(batch, first);
     for (int word = 0; word < kWords; ++word) {
       unsigned left = batch.touched[warp][word];
       while (left) {
@@ -400,7 +430,7 @@ color(const float* view, long long tiles_x, long long row_first, const int* begi
 #pragma unroll
           for (int k = 0; k < kPixels; ++k) {
             Pixel& p = pixels[k];
-            const float alpha = first + j < p.last ? alpha_at(a, b, p.x, p.y) : 0.0f;
+            const float alpha = alpha_at(a, b, p.x, p.y, first + j < p.last ? kLog2AlphaMin : kNever);
             const float weight = p.transmittance * alpha;
             p.transmittance = after(p.transmittance, alpha);
             sums[g] = fmaf(weight, weight, sums[g]);
