@@ -49,6 +49,18 @@ class Rasterizer:
         peak: Tensor,
         pixels: Tensor,
     ) -> float: ...
+    def geometry(
+        self,
+        model: Model,
+        camera: Camera,
+        r: float,
+        g: float,
+        b: float,
+        transmittance_min: float,
+        photo: Tensor,
+        hessian: Tensor,
+        gradient: Tensor,
+    ) -> float: ...
     def begin_color(self, model: Model) -> None: ...
     def color(
         self,

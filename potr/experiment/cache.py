@@ -30,7 +30,7 @@ from potr.errors import PotrError
 from potr.experiment.identity import measurement_sha256
 from potr.files import write_atomic
 from potr.progress import Progress, silent
-from potr.rasterizer.base import ColorStatistics, Rasterizer, RemovalCost
+from potr.rasterizer.base import ColorStatistics, GeometryStatistics, Rasterizer, RemovalCost
 from potr.rasterizer.select import signature
 from potr.scene import Scene
 from potr.splats import SplatModel
@@ -111,6 +111,11 @@ class CachedCosts:
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
     ) -> ColorStatistics:
         return self._inner.color_statistics(model, views, background, progress=progress)
+
+    def geometry_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> GeometryStatistics:
+        return self._inner.geometry_statistics(model, views, background, progress=progress)
 
     def removal_cost(
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent

@@ -94,6 +94,11 @@ struct ColorSums {
   int32_t* seen_views;  // [N]
 };
 
+struct GeometrySums {
+  float* hessian;   // [N, 55]
+  float* gradient;  // [N, 10]
+};
+
 class Rasterizer {
  public:
   Rasterizer(const Kernels& kernels, int threads) : kernels_(kernels), threads_(threads) {}
@@ -109,6 +114,9 @@ class Rasterizer {
   void finish_color(const Model& model, const ColorSums& sums);
   double color(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                const float* photo, const ColorSums& sums);
+
+  double geometry(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
+                  const float* photo, const GeometrySums& sums);
 
   const Timings& timings() const { return timings_; }
   int64_t num_entries() const { return num_entries_; }

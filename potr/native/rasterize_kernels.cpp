@@ -288,6 +288,69 @@ double removal_tile(const TileTask& task) {
   return sse;
 }
 
+double geometry_tile(const TileTask& task) {
+  TileState state;
+  start(state, task);
+  TapedBlock* tape = (TapedBlock*)task.tape;
+  TapedEntry* taped_entries = taped_entries_of(task);
+  const int64_t num_taped = blend_taped(state, task, taped_entries, tape, [&](int64_t entry) {
+    float* slot = slot_of(task, entry, kGeometrySlot);
+    for (int i = 0; i < kGeometrySlot; ++i) slot[i] = 0;
+  });
+  finish(state, task);
+  ReplayBlock replay[kTileBlocks];
+  const double sse = load_error(state, task, replay);
+  const float origin_x = (float)(task.tile_x * kTile), origin_y = (float)(task.tile_y * kTile);
+
+  for (int64_t t = 0; t < num_taped; ++t) tape += __builtin_popcountll(taped_entries[t].blocks);
+  for (int64_t t = num_taped - 1; t >= 0; --t) {
+    const Splat& s = task.splats[task.entries[taped_entries[t].entry]];
+    if (t >= 8) __builtin_prefetch(&task.splats[task.entries[taped_entries[t - 8].entry]]);
+    const F left = load(kGrid.lane_x) - (s.x - origin_x), top = load(kGrid.lane_y) - (s.y - origin_y);
+    F total[kGeometrySlot + 3] = {};
+    for (Mask blocks = taped_entries[t].blocks; blocks;) {
+      const int b = 63 - __builtin_clzll(blocks);
+      blocks &= ~(Mask(1) << b);
+      --tape;
+      ReplayBlock& block = replay[b];
+      const F alpha = tape->alpha, weight = tape->weight;
+      F along{}, squared{};
+      for (int c = 0; c < 3; ++c) {
+        const F difference = block.behind[c] - s.color[c];
+        block.behind[c] -= alpha * difference;
+        along -= difference * block.error[c];
+        squared += difference * difference;
+      }
+      // Where alpha is at its cap it does not respond.
+      const F responds = alpha < broadcast(kAlphaMax) ? weight : F{};
+      along *= responds;
+      squared *= responds;
+      const F dx = left + kGrid.block_x[b], dy = top + kGrid.block_y[b];
+      const F p = dx * s.l11 + dy * s.l21, q = dy * s.l22;
+      const F pp = p * p, pq = p * q, qq = q * q;
+      const F first[6] = {broadcast(1.0f), p, q, pp, pq, qq};
+      for (int i = 0; i < 6; ++i) total[i] += along * first[i];
+      for (int i = 0; i < 6; ++i) total[6 + i] += squared * first[i];
+      const F sp = squared * pp, sq = squared * qq;
+      total[12] += sp * p;
+      total[13] += sp * q;
+      total[14] += sq * p;
+      total[15] += sq * q;
+      total[16] += sp * pp;
+      total[17] += sp * pq;
+      total[18] += sp * qq;
+      total[19] += sq * pq;
+      total[20] += sq * qq;
+    }
+    float* slot = slot_of(task, taped_entries[t].entry, kGeometrySlot);
+    for (int i = 0; i < kGeometrySlot; i += 4) {
+      const F4 four = sums(total[i], total[i + 1], total[i + 2], total[i + 3]);
+      for (int j = 0; j < 4 && i + j < kGeometrySlot; ++j) slot[i + j] = four[j];
+    }
+  }
+  return sse;
+}
+
 double color_tile(const TileTask& task) {
   TileState state;
   start(state, task);
@@ -322,7 +385,7 @@ double color_tile(const TileTask& task) {
 
 #define POTR_STRING(name) #name
 #define POTR_NAME(name) POTR_STRING(name)
-const Kernels kernels = {POTR_NAME(POTR_ISA), project, render_tile, removal_tile, color_tile, add_color_samples,
+const Kernels kernels = {POTR_NAME(POTR_ISA), project, render_tile, removal_tile, color_tile, geometry_tile, add_color_samples,
                          (int64_t)(kTileBlocks * sizeof(TapedBlock) + sizeof(TapedEntry))};
 
 }  // namespace potr::POTR_ISA

@@ -54,6 +54,12 @@ struct ProjectTask {
 constexpr int kRemovalSlot = 5;  // delta_sse, render_sse, contribution, peak, pixels
 constexpr int kColorSlot = 5;    // sum (T a)^2, sum T a (C - g) of R, G, B, sum T a
 
+// With w = T a the weight, D = w (B - c) the change on removal and (p, q) = L^T d: six sums of -D e times 1, p, q, p^2, pq,
+// q^2; then fifteen of w |B - c|^2 times the monomials of p and q up to degree 4, in the order 1, p, q, p^2, pq, q^2, p^3, ...
+constexpr int kGeometryGradients = 6;
+constexpr int kGeometryMoments = 15;
+constexpr int kGeometrySlot = kGeometryGradients + kGeometryMoments;
+
 struct TileTask {
   const Splat* splats;
   const uint32_t* entries;   // splat indices, near to far
@@ -84,6 +90,7 @@ struct Kernels {
   void (*render_tile)(const TileTask&);
   double (*removal_tile)(const TileTask&);  // returns the tile's squared error
   double (*color_tile)(const TileTask&);
+  double (*geometry_tile)(const TileTask&);
   // Adds count <= kColorBatch samples of a splat to its [K(K+1)/2] Hessian and [K, 3] gradient.
   void (*add_color_samples)(const ColorSample*, int count, int sh_degree, float* hessian, float* gradient);
   int64_t tape_bytes_per_entry;

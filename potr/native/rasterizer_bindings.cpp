@@ -146,6 +146,21 @@ NB_MODULE(_rasterizer, m) {
            nb::arg("model"), nb::arg("camera"), nb::arg("r"), nb::arg("g"), nb::arg("b"), nb::arg("transmittance_min"),
            nb::arg("photo").noconvert(), nb::arg("delta_sse").noconvert(), nb::arg("render_sse").noconvert(),
            nb::arg("contribution").noconvert(), nb::arg("peak").noconvert(), nb::arg("pixels").noconvert())
+      .def("geometry",
+           [](potr::Rasterizer& self, const potr::Model& model, const potr::Camera& camera, float r, float g, float b,
+              float transmittance_min, Photo photo, Array<float, nb::shape<-1, 55>> hessian,
+              Array<float, nb::shape<-1, 10>> gradient) {
+             const size_t n = model.layout().num_splats;
+             expect((int)photo.shape(0) == camera.height && (int)photo.shape(1) == camera.width,
+                    "photo: not of the camera's size");
+             expect(hessian.shape(0) == n && gradient.shape(0) == n, "sums: not of the model's length");
+             const potr::GeometrySums sums{hessian.data(), gradient.data()};
+             const float background[3] = {r, g, b};
+             nb::gil_scoped_release release;
+             return self.geometry(model, camera, background, transmittance_min, photo.data(), sums);
+           },
+           nb::arg("model"), nb::arg("camera"), nb::arg("r"), nb::arg("g"), nb::arg("b"), nb::arg("transmittance_min"),
+           nb::arg("photo").noconvert(), nb::arg("hessian").noconvert(), nb::arg("gradient").noconvert())
       .def("begin_color",
            [](potr::Rasterizer& self, const potr::Model& model) {
              nb::gil_scoped_release release;

@@ -86,6 +86,27 @@ POTR_HD void splat_axes(const float quat[4], const float scale[3], float axes[9]
   axes[8] = (1 - 2 * (x * x + y * y)) * scale[2];
 }
 
+// The splat's axes projected, J W A: what moving along each axis by one deviation moves on the image, in pixels.
+template <class R>
+POTR_HD void project_axes(const Camera& camera, R u, R w, R inverse_z, const R axes[9], R row_x[3], R row_y[3]) {
+  const float* v = camera.viewmat;
+  // 1.3 tan(fov / 2) about the image centre; a principal point off the centre shifts the window with it.
+  const float margin_x = 0.15f * camera.width, margin_y = 0.15f * camera.height;
+  const R u_clamped =
+      clamp_to(u, -(camera.cx + margin_x) / camera.fx, (camera.width - camera.cx + margin_x) / camera.fx);
+  const R w_clamped =
+      clamp_to(w, -(camera.cy + margin_y) / camera.fy, (camera.height - camera.cy + margin_y) / camera.fy);
+
+  const R jx = camera.fx * inverse_z, jy = camera.fy * inverse_z;
+  for (int j = 0; j < 3; ++j) {
+    const R along_x = v[0] * axes[j] + v[1] * axes[3 + j] + v[2] * axes[6 + j];
+    const R along_y = v[4] * axes[j] + v[5] * axes[3 + j] + v[6] * axes[6 + j];
+    const R along_z = v[8] * axes[j] + v[9] * axes[3 + j] + v[10] * axes[6 + j];
+    row_x[j] = jx * (along_x - u_clamped * along_z);
+    row_y[j] = jy * (along_y - w_clamped * along_z);
+  }
+}
+
 // EWA projection: cov = (J W A)(J W A)^T + dilation, with J the Jacobian of the perspective map at the splat, its x/z and
 // y/z clamped to 1.3 x the field of view. The determinant is taken from the rows' cross product, so it is positive
 // however thin the splat.
@@ -98,22 +119,8 @@ POTR_HD Footprint<R> project_splat(const Camera& camera, const R mean[3], const 
   const R inverse_z = 1.0f / z;
   const R u = x * inverse_z, w = y * inverse_z;
 
-  // 1.3 tan(fov / 2) about the image centre; a principal point off the centre shifts the window with it.
-  const float margin_x = 0.15f * camera.width, margin_y = 0.15f * camera.height;
-  const R u_clamped =
-      clamp_to(u, -(camera.cx + margin_x) / camera.fx, (camera.width - camera.cx + margin_x) / camera.fx);
-  const R w_clamped =
-      clamp_to(w, -(camera.cy + margin_y) / camera.fy, (camera.height - camera.cy + margin_y) / camera.fy);
-
-  const R jx = camera.fx * inverse_z, jy = camera.fy * inverse_z;
   R row_x[3], row_y[3];
-  for (int j = 0; j < 3; ++j) {
-    const R along_x = v[0] * axes[j] + v[1] * axes[3 + j] + v[2] * axes[6 + j];
-    const R along_y = v[4] * axes[j] + v[5] * axes[3 + j] + v[6] * axes[6 + j];
-    const R along_z = v[8] * axes[j] + v[9] * axes[3 + j] + v[10] * axes[6 + j];
-    row_x[j] = jx * (along_x - u_clamped * along_z);
-    row_y[j] = jy * (along_y - w_clamped * along_z);
-  }
+  project_axes(camera, u, w, inverse_z, axes, row_x, row_y);
   const R xx = row_x[0] * row_x[0] + row_x[1] * row_x[1] + row_x[2] * row_x[2];
   const R xy = row_x[0] * row_y[0] + row_x[1] * row_y[1] + row_x[2] * row_y[2];
   const R yy = row_y[0] * row_y[0] + row_y[1] * row_y[1] + row_y[2] * row_y[2];

@@ -67,6 +67,37 @@ class ColorStatistics:
     samples: int
 
 
+GEOMETRY_PARAMETERS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class GeometryStatistics:
+    """How the image responds to each splat's opacity, place and shape: a quadratic bound, to be minimised by itself.
+
+    A splat has ten small changes x: the logarithm of its opacity; shifts of its centre along its three axes, in
+    standard deviations; strains E of its axes M (rotation times scale), M -> M (I + E), in the order xx, yy, zz, xy,
+    xz, yz. To first order the logarithm of alpha changes by y . x = x_0 + t . shift + t^T (E + n . shift I) t, with
+    t = (J W M)^T Sigma'^-1 d, d the pixel minus the centre, n_i how much nearer, as a share of the depth, a shift along
+    axis i brings the splat; the pixel by minus that times PD = T a (B - c), what removal would change. The
+    squared error's change is at most the sum over splats of x^T A x + 2 x^T b, with
+
+        A = sum over pixels of |PD|^2 / (T a) y y^T,   b = - sum over pixels of PD . (C - g) y,
+
+    since sum_k T a_k <= 1 (a separable surrogate, De Pierro 1995). A pixel whose alpha is at its cap does not respond.
+
+    Attributes:
+        hessian: [N, 55] float32, the lower triangle of A row by row: (0,0), (1,0), (1,1), (2,0), ...
+        gradient: [N, 10] float32, b: half the derivative of the squared error.
+        sse: the squared error of the model against the photographs.
+        samples: 3 x the number of pixels of all views.
+    """
+
+    hessian: Tensor
+    gradient: Tensor
+    sse: float
+    samples: int
+
+
 class Rasterizer(Protocol):
     """A backend. Images are [H, W, 3] float32 on the background, unclamped above 1.
 
@@ -92,3 +123,7 @@ class Rasterizer(Protocol):
     def color_statistics(
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
     ) -> ColorStatistics: ...
+
+    def geometry_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> GeometryStatistics: ...

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from potr.cameras import View
 from potr.progress import Progress
-from potr.rasterizer.base import ColorStatistics, RemovalCost
+from potr.rasterizer.base import ColorStatistics, GeometryStatistics, RemovalCost
 
 VIEWS_PER_BLOCK = 8  # as many as the cpu backend adds to a Hessian at once (kColorBatch)
-Sums = TypeVar("Sums", RemovalCost, ColorStatistics)
+Sums = TypeVar("Sums", RemovalCost, ColorStatistics, GeometryStatistics)
 
 
 def in_blocks(views: Sequence[View]) -> list[Sequence[View]]:

@@ -16,8 +16,8 @@ from potr import _rasterizer
 from potr.cameras import RGB, Camera, View
 from potr.errors import BackendUnavailable, ConfigError
 from potr.progress import Progress, silent
-from potr.rasterizer.base import ColorStatistics, RemovalCost
-from potr.rasterizer.blocks import BlockSums
+from potr.rasterizer.base import GEOMETRY_PARAMETERS, ColorStatistics, GeometryStatistics, RemovalCost
+from potr.rasterizer.blocks import BlockSums, sum_of_blocks
 from potr.rasterizer.reading import read_ahead
 from potr.rasterizer.select import available_threads
 from potr.splats import SplatModel
@@ -139,6 +139,34 @@ class CpuRasterizer:
             float(sums.sse),
             samples,
         )
+
+    def geometry_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> GeometryStatistics:
+        return sum_of_blocks(
+            lambda block, report: self._block_geometry_statistics(model, block, background, report), views, progress
+        )
+
+    def _block_geometry_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None, progress: Progress
+    ) -> GeometryStatistics:
+        n, k = model.num_splats, GEOMETRY_PARAMETERS
+        hessian = torch.zeros(n, k * (k + 1) // 2, dtype=torch.float32)
+        gradient = torch.zeros(n, k, dtype=torch.float32)
+        layout = self._layout(model)
+        sse, samples = 0.0, 0
+        for view, photo in read_ahead(views, _read, "geometry statistics", progress):
+            sse += self._native.geometry(
+                layout,
+                _native_camera(view.camera),
+                *(view.background if background is None else background),
+                self.statistics_transmittance_min,
+                photo,
+                hessian,
+                gradient,
+            )
+            samples += photo.numel()
+        return GeometryStatistics(hessian.to(model.device), gradient.to(model.device), sse, samples)
 
     @property
     def timings(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from potr.cameras import RGB, Camera, View
 from potr.errors import ConfigError
 from potr.progress import Progress, silent
-from potr.rasterizer.base import ColorStatistics, RemovalCost
+from potr.rasterizer.base import GEOMETRY_PARAMETERS, ColorStatistics, GeometryStatistics, RemovalCost
 from potr.rasterizer.blocks import sum_of_blocks
 from potr.rotation import quats_to_matrices
 from potr.sh import sh_basis, sh_color
@@ -41,6 +41,8 @@ class _Footprints:
     colors: Tensor  # [V, 3] clamped at 0
     clamped: Tensor  # [V, 3] bool
     directions: Tensor  # [V, 3] unit vectors, camera to splat
+    projected_axes: Tensor  # [V, 2, 3] J W M: pixels moved on a move by one deviation along each axis
+    nearer: Tensor  # [V, 3] the same move's share of the depth, towards the camera
     first_tile: Tensor  # [V, 2] int64, x and y
     last_tile: Tensor  # [V, 2] int64, exclusive
 
@@ -176,6 +178,61 @@ class ReferenceRasterizer:
             hessian[:, row, column].float(), weight, contribution, gradient.float(), seen_views, sse, samples
         )
 
+    @torch.no_grad()
+    def geometry_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> GeometryStatistics:
+        return sum_of_blocks(
+            lambda block, report: self._block_geometry_statistics(model, block, background, report), views, progress
+        )
+
+    def _block_geometry_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None, progress: Progress
+    ) -> GeometryStatistics:
+        n, k, device = model.num_splats, GEOMETRY_PARAMETERS, model.device
+        hessian = torch.zeros(n, k, k, dtype=torch.float64, device=device)
+        gradient = torch.zeros(n, k, dtype=torch.float64, device=device)
+        sse, samples = 0.0, 0
+        for done, view in enumerate(views, 1):
+            behind = view.background if background is None else background
+            photo = view.read().to(device, self.dtype)
+            footprints = _project(model, view.camera, self.dtype)
+            for tile in _blend(footprints, view.camera, self.statistics_transmittance_min):
+                error = _tile_colors(tile, footprints, behind) - photo[tile.rows, tile.columns].reshape(-1, 3)
+                sse += float(error.double().square().sum())
+                change = _removal_change(tile, footprints, behind)  # [M, P, 3]
+                responds = (tile.weights > 0) & (tile.alphas < ALPHA_MAX)
+                curvature = torch.where(responds, change.square().sum(-1) / tile.weights, 0.0).double()
+                slope = torch.where(responds, -(change * error).sum(-1), 0.0).double()
+                response = _alpha_responses(tile, footprints).double()
+                index = footprints.index[tile.splats]
+                hessian.index_add_(0, index, torch.einsum("mp,mpa,mpb->mab", curvature, response, response))
+                gradient.index_add_(0, index, torch.einsum("mp,mpa->ma", slope, response))
+            samples += photo.numel()
+            progress("geometry statistics", done, len(views))
+        row, column = torch.tril_indices(k, k, device=device)
+        return GeometryStatistics(hessian[:, row, column].float(), gradient.float(), sse, samples)
+
+
+def _alpha_responses(tile: _Tile, footprints: _Footprints) -> Tensor:
+    """[M, P, 10] how the logarithm of each alpha answers to the ten changes of GeometryStatistics."""
+    dtype, device = tile.alphas.dtype, tile.alphas.device
+    y, x = torch.meshgrid(
+        torch.arange(tile.rows.start, tile.rows.stop, dtype=dtype, device=device),
+        torch.arange(tile.columns.start, tile.columns.stop, dtype=dtype, device=device),
+        indexing="ij",
+    )
+    offsets = torch.stack([x.flatten(), y.flatten()], -1) - footprints.centers[tile.splats, None, :]  # [M, P, 2]
+    t = torch.einsum(
+        "mia,mij,mpj->mpa", footprints.projected_axes[tile.splats], footprints.conics[tile.splats], offsets
+    )
+    t1, t2, t3 = t.unbind(-1)
+    # Nearer by a share, a splat looks larger by it: a strain of all axes.
+    shifts = t + footprints.nearer[tile.splats, None, :] * t.square().sum(-1, keepdim=True)
+    return torch.stack(
+        [torch.ones_like(t1), *shifts.unbind(-1), t1 * t1, t2 * t2, t3 * t3, 2 * t1 * t2, 2 * t1 * t3, 2 * t2 * t3], -1
+    )
+
 
 def _project(model: SplatModel, camera: Camera, dtype: torch.dtype) -> _Footprints:
     """EWA projection (Zwicker et al. 2001), covariance J W Sigma W^T J^T + dilation; the tiles a splat may touch."""
@@ -226,6 +283,8 @@ def _project(model: SplatModel, camera: Camera, dtype: torch.dtype) -> _Footprin
         colors=colors.clamp_min(0),
         clamped=colors < 0,
         directions=directions,
+        projected_axes=projected[index],
+        nearer=-(rotation[2] @ axes[index]) / z[index, None],
         first_tile=first[index],
         last_tile=last[index],
     )

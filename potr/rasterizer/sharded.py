@@ -21,7 +21,7 @@ from torch import Tensor
 from potr.cameras import RGB, Camera, View
 from potr.errors import BackendUnavailable, PotrError, RanksLost
 from potr.progress import Progress, silent
-from potr.rasterizer.base import ColorStatistics, Rasterizer, RemovalCost
+from potr.rasterizer.base import ColorStatistics, GeometryStatistics, Rasterizer, RemovalCost
 from potr.rasterizer.blocks import VIEWS_PER_BLOCK, Sums, add, in_blocks
 from potr.rasterizer.ranks import MAIN, Ranks
 from potr.rasterizer.select import signature
@@ -110,6 +110,11 @@ class ShardedRasterizer:
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
     ) -> ColorStatistics:
         return self._ask(ColorStatistics, "color_statistics", model, views, background, progress)
+
+    def geometry_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> GeometryStatistics:
+        return self._ask(GeometryStatistics, "geometry_statistics", model, views, background, progress)
 
     @torch.no_grad()
     def _ask(

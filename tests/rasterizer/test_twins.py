@@ -9,7 +9,7 @@ from torch import Tensor
 
 from potr import _rasterizer
 from potr.cameras import BLACK, WHITE, Camera
-from potr.rasterizer.base import ColorStatistics, RemovalCost
+from potr.rasterizer.base import ColorStatistics, GeometryStatistics, RemovalCost
 from potr.rasterizer.cpu import CpuRasterizer
 from potr.rasterizer.reference import ReferenceRasterizer
 from tests.helpers.pixel_loop import render_by_loops
@@ -109,3 +109,22 @@ def test_transmittance_stop_in_statistics() -> None:
     assert int((exact.pixels - stopped.pixels).sum()) > 1000
     torch.testing.assert_close(stopped.delta_sse, expected.delta_sse, rtol=1e-4, atol=1e-4)
     assert int((stopped.pixels - expected.pixels).abs().max()) <= 2
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_geometry_statistics(instruction_set: str, scene: str) -> None:
+    expected = geometry_reference(scene)
+    statistics = CpuRasterizer(threads=1, instruction_set=instruction_set).geometry_statistics(SCENES[scene](1), VIEWS)
+    # Sums with cancellation of responses that reach 200 at a needle's end.
+    for name in ("hessian", "gradient"):
+        actual, wanted = getattr(statistics, name), getattr(expected, name)
+        error = (actual - wanted).abs().amax(1) / (wanted.abs().amax(1) + 1e-4)
+        assert float(error.max()) < 2e-3, f"{name}: {float(error.max()):.1e}"
+    assert statistics.sse == pytest.approx(expected.sse, rel=1e-6)
+    assert statistics.samples == expected.samples
+
+
+@cache
+def geometry_reference(scene: str) -> GeometryStatistics:
+    return ReferenceRasterizer(dtype=torch.float64).geometry_statistics(SCENES[scene](1), VIEWS)
