@@ -46,6 +46,7 @@ class CudaLauncher:
         self._core = _cuda_core()
         self._sources: dict[str, Any] = {}
         self._kernels: dict[tuple[str, str], tuple[Any, tuple[int, ...] | None]] = {}
+        self._streams: dict[int, Any] = {}
         self._thread = threading.local()
 
     def prepare(self, *sources: str) -> None:
@@ -78,8 +79,7 @@ class CudaLauncher:
             except (TypeError, ValueError) as error:
                 error.add_note(f"in a launch of {source}.{kernel}")
                 raise
-            stream = _Stream(torch.cuda.current_stream(self.device).cuda_stream)
-            self._core.launch(stream, self._core.LaunchConfig(grid=blocks, block=threads), function, *values)
+            self._core.launch(self._stream(), self._core.LaunchConfig(grid=blocks, block=threads), function, *values)
 
     def read_later(self, values: Tensor) -> Callable[[], list[int]]:
         """See ``Launcher.read_later``: an asynchronous copy to pinned memory, and an event after it."""
@@ -94,6 +94,13 @@ class CudaLauncher:
             return [int(value) for value in copy.reshape(-1).tolist()]
 
         return read
+
+    def _stream(self) -> Any:
+        """torch's current stream, as cuda-core has it: the same handle. torch does not destroy its streams."""
+        handle = torch.cuda.current_stream(self.device).cuda_stream
+        if handle not in self._streams:
+            self._streams[handle] = self._core.Stream.from_handle(handle)
+        return self._streams[handle]
 
     def _make_current(self) -> None:
         """Give this thread torch's context, the device's primary one; torch itself does when it first needs it."""
@@ -258,13 +265,3 @@ def _cuda_core() -> Any:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
-
-
-class _Stream:
-    """A stream of torch's as cuda-core takes streams (the CUDA stream protocol, version 0)."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self._handle

@@ -183,14 +183,18 @@ class FakeCore:
         self.tells_parameters = True
         self.ObjectCode = SimpleNamespace(from_cubin=self._from_cubin)
         self.LaunchConfig = SimpleNamespace
+        self.Stream = SimpleNamespace(from_handle=self._from_handle)
+        self.streams: list[int] = []
 
     def Device(self, index: int) -> SimpleNamespace:  # noqa: N802
         return SimpleNamespace(set_current=lambda: self.current.append(index))
 
     def launch(self, stream: Any, config: Any, kernel: Any, *values: Any) -> None:
-        version, handle = stream.__cuda_stream__()
-        assert version == 0
-        self.launches.append((handle, config.grid, config.block, kernel.name, list(values)))
+        self.launches.append((stream.handle, config.grid, config.block, kernel.name, list(values)))
+
+    def _from_handle(self, handle: int) -> SimpleNamespace:
+        self.streams.append(handle)
+        return SimpleNamespace(handle=handle)
 
     def _from_cubin(self, code: bytes, name: str) -> SimpleNamespace:
         self.loaded.append(f"{name} {code.decode()}")
@@ -243,6 +247,7 @@ def test_a_launch_reaches_the_driver(core: FakeCore, launcher: nvrtc.CudaLaunche
     assert values[:2] == [tensor.data_ptr(), 4]
     assert isinstance(values[2], ctypes.c_float)
     assert values[2].value == 0.5
+    assert core.streams == [1234]  # once
 
 
 def test_every_thread_gets_the_context(core: FakeCore, launcher: nvrtc.CudaLauncher) -> None:

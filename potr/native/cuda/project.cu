@@ -106,9 +106,11 @@ project(const float* view, long long tiles_x, long long tiles_y, long long num_s
       const int num_ac = (int)((sh_degree + 1) * (sh_degree + 1) - 1);
       const float* ac = sh_ac + i * num_ac * 3;
 #pragma unroll
-      for (int k = 1; k < kMaxCoefficients; ++k) {
-        if (k > num_ac) break;
-        for (int c = 0; c < 3; ++c) color[c] += basis[k] * ac[3 * (k - 1) + c];
+      for (int band = 1; band <= 3; ++band) {  // one at a time, so that a band's coefficients are all asked for at once
+        if (band > sh_degree) break;
+#pragma unroll
+        for (int k = band * band; k < (band + 1) * (band + 1); ++k)
+          for (int c = 0; c < 3; ++c) color[c] += basis[k] * ac[3 * (k - 1) + c];
       }
       unsigned clamped = 0;
       for (int c = 0; c < 3; ++c) {
