@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from potr.codec.decoder import decode
     from potr.codec.encoder import Encoded, StageReport, encode
     from potr.codec.quality import config_for
-    from potr.errors import BackendUnavailable, BitstreamError, ConfigError, ModelError, PotrError, SceneError
+    from potr.codec.target import Target
+    from potr.errors import (
+        BackendUnavailable,
+        BitstreamError,
+        ConfigError,
+        ModelError,
+        PotrError,
+        SceneError,
+        TargetError,
+    )
+    from potr.evaluate.targeted import Targeted, encode_to_target
     from potr.io.folder import load_scene
     from potr.io.ply import load_ply, save_ply
     from potr.rasterizer.base import ColorStatistics, Rasterizer, RemovalCost
@@ -32,14 +42,14 @@ __all__ = [
     # files
     "load_ply", "save_ply", "load_scene",
     # codec
-    "encode", "decode", "config_for",
+    "encode", "encode_to_target", "decode", "config_for", "Target", "Targeted",
     "CodecConfig", "PruneConfig", "CompactConfig", "QuantizeConfig", "Encoded", "StageReport",
     # rendering
     "select_rasterizer", "Rasterizer", "RemovalCost", "ColorStatistics",
     # values
     "SplatModel", "Camera", "View", "Scene",
     # errors
-    "PotrError", "ModelError", "SceneError", "ConfigError", "BackendUnavailable", "BitstreamError",
+    "PotrError", "ModelError", "SceneError", "ConfigError", "TargetError", "BackendUnavailable", "BitstreamError",
 ]  # fmt: skip
 
 _is_run = getattr(sys, "argv", [""])[:1] == ["-m"] and "potr.run" in sys.orig_argv
@@ -53,7 +63,17 @@ _HOMES = {
     "potr.codec.decoder": ("decode",),
     "potr.codec.encoder": ("Encoded", "StageReport", "encode"),
     "potr.codec.quality": ("config_for",),
-    "potr.errors": ("BackendUnavailable", "BitstreamError", "ConfigError", "ModelError", "PotrError", "SceneError"),
+    "potr.codec.target": ("Target",),
+    "potr.errors": (
+        "BackendUnavailable",
+        "BitstreamError",
+        "ConfigError",
+        "ModelError",
+        "PotrError",
+        "SceneError",
+        "TargetError",
+    ),
+    "potr.evaluate.targeted": ("Targeted", "encode_to_target"),
     "potr.io.folder": ("load_scene",),
     "potr.io.ply": ("load_ply", "save_ply"),
     "potr.rasterizer.base": ("ColorStatistics", "Rasterizer", "RemovalCost"),

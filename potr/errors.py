@@ -18,6 +18,10 @@ class ConfigError(PotrError):
     """A parameter is out of its range, or parameters contradict each other."""
 
 
+class TargetError(PotrError):
+    """No quality meets the target that was asked for; the message says what comes closest."""
+
+
 class BackendUnavailable(PotrError):
     """A rasteriser backend was asked for by name and cannot run here."""
 

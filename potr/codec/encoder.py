@@ -66,6 +66,7 @@ def encode(
     rasterizer: Rasterizer | None = None,
     checkpoint: Path | None = None,
     shared: Path | None = None,
+    early: PruneState | None = None,
     progress: Progress = silent,
 ) -> Encoded:
     """Compress a model, judged by its training views.
@@ -80,6 +81,7 @@ def encode(
         checkpoint: a file that an interrupted prune resumes from; written after every pass, removed at the end.
         shared: a folder in which the early pruning is kept for every other encode that prunes the same model alike,
             whatever it does afterwards.
+        early: the finished early pruning, where it is done already (codec.trajectory).
         progress: told of every view of every pass.
 
     Raises:
@@ -93,6 +95,7 @@ def encode(
     model = model.to(rasterizer.device)
     pixel_size = _pixel_size_in_views(model, views)
     session = _Session(model, views, config, rasterizer, checkpoint, shared, progress)
+    session.begin_after(early)
 
     early = session.prune("early", model)
     compacted = session.compact(model.select(early.kept))
@@ -137,6 +140,11 @@ class _Session:
         self.found_early = self.done.early is not None and not self.resumed
         self.reports: list[StageReport] = []
         self.cap: float | None = None  # rise of the MSE that a splat is worth; known after the first pass
+
+    def begin_after(self, early: PruneState | None) -> None:
+        """Leave the early pruning out, where it is given."""
+        if early is not None and self.done.early is None:
+            self.done = Progressed(early=early)
 
     def prune(self, phase: str, model: SplatModel) -> PruneState:
         begin = time.perf_counter() - self.done.seconds.get(phase, 0.0)

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from potr.codec.config import CodecConfig
 from potr.codec.decoder import decode, describe
 from potr.codec.encoder import encode
+from potr.codec.quality import config_for
+from potr.codec.target import Target
+from potr.evaluate.targeted import encode_to_target
 from potr.experiment.schema import RunConfig
 from potr.peers import peer
 from potr.peers.base import PeerCodec, PeerEncoded
@@ -18,6 +21,14 @@ from potr.progress import Progress
 from potr.rasterizer.base import Rasterizer
 from potr.scene import Scene
 from potr.splats import SplatModel
+
+
+@dataclass(frozen=True, eq=False)
+class Searched(PeerEncoded):
+    """What a search for a target found: the quality, and what was asked and tried (RunResult.target)."""
+
+    quality: float = 0.0
+    target: dict[str, Any] | None = None
 
 
 class Coder(Protocol):
@@ -50,7 +61,9 @@ def coder(config: RunConfig) -> Coder:
         ConfigError: a parameter is out of its range.
         BackendUnavailable: a peer's package is not installed; says how to get it.
     """
-    own = config.codec_config()
+    own, target = config.codec_config(), config.target.chosen()
+    if target is not None:
+        return TargetCoder(config, target)
     return PotrCoder(own) if own is not None else PeerCoder(config)
 
 
@@ -77,12 +90,47 @@ class PotrCoder:
             shared=shared,
             progress=progress,
         )
-        sections = {section["name"]: section["coded_bytes"] for section in describe(encoded.data)["sections"]}
+        sections = _sections(encoded.data)
         return PeerEncoded(encoded.data, encoded.stages, asdict(encoded.config), sections, encoded.resumed)
 
     def decode(self, data: bytes) -> SplatModel:
         """The model that the bytes hold."""
         return decode(data)
+
+
+class TargetCoder(PotrCoder):
+    """potr.encode_to_target and potr.decode."""
+
+    def __init__(self, config: RunConfig, target: Target) -> None:
+        self.preset, self.given, self.target = config.codec.name, config.overrides(), target
+        super().__init__(self._config_at(config.quality))
+
+    def encode(
+        self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress
+    ) -> Searched:
+        """Search; an interrupted search goes on from ``checkpoint``."""
+        found = encode_to_target(
+            scene.model,
+            scene.train_views,
+            self.target,
+            config_at=self._config_at,
+            rasterizer=rasterizer,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        encoded = found.encoded
+        return Searched(
+            encoded.data,
+            encoded.stages,
+            asdict(encoded.config),
+            _sections(encoded.data),
+            found.resumed,
+            quality=found.quality,
+            target=found.to_dict(),
+        )
+
+    def _config_at(self, quality: float) -> CodecConfig:
+        return config_for(quality, self.preset, self.given)
 
 
 class PeerCoder:
@@ -104,3 +152,7 @@ class PeerCoder:
     def decode(self, data: bytes) -> SplatModel:
         """The model that the bytes hold."""
         return self.peer.decode(data)
+
+
+def _sections(data: bytes) -> dict[str, int]:
+    return {section["name"]: section["coded_bytes"] for section in describe(data)["sections"]}

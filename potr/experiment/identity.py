@@ -27,11 +27,14 @@ _LONGEST_NAME = 120
 def run_name(config: RunConfig) -> str:
     """``q0.5``, followed by every other setting that differs from the defaults: ``q0.5,prune.cap=1e-08``.
 
-    A codec that is not the default goes first, and alone if quality means nothing to it: ``spz``.
+    A codec that is not the default goes first, and alone if quality means nothing to it: ``spz``. A target stands in
+    the place of the quality: ``target.size_mb=5``.
     """
     changed = changes(config)
     codec = changed.pop("codec.name", None)
-    head = [*([codec] if codec else []), *([f"q{config.quality:g}"] if config.codec.has_quality else [])]
+    quality = config.asked_quality
+    head = [*([codec] if codec else []), *([] if quality is None else [f"q{quality:g}"])]
+    head += [f"{key}={changed.pop(key)}" for key in [*changed] if key.startswith("target.")]
     name = ",".join([*head, *(f"{key}={value}" for key, value in changed.items())])
     if len(name) > _LONGEST_NAME or "/" in name:
         name = ",".join([*head, f"{len(changed)}-settings-{_hash_json(changed)[:8]}"])
@@ -41,8 +44,7 @@ def run_name(config: RunConfig) -> str:
 def config_sha256(config: RunConfig) -> str:
     """Of everything that shapes the result: the settings and the codec parameters they resolve to."""
     own = config.codec_config()
-    quality = config.quality if config.codec.has_quality else None
-    return _hash_json([quality, changes(config), None if own is None else dataclasses.asdict(own)])
+    return _hash_json([config.asked_quality, changes(config), None if own is None else dataclasses.asdict(own)])
 
 
 def inputs_sha256(scene: Scene) -> str:

@@ -22,7 +22,7 @@ from potr.evaluate.rate import rate
 from potr.experiment import identity, ranks
 from potr.experiment.cache import CACHE, CachedCosts
 from potr.experiment.cameras import CAMERAS_FILE
-from potr.experiment.coder import Coder, coder
+from potr.experiment.coder import Coder, Searched, coder
 from potr.experiment.console import log_file
 from potr.experiment.failure import FAILURE_FILE, Failure, write_failure
 from potr.experiment.lock import locked
@@ -90,7 +90,7 @@ def record_failure(config: RunConfig, reason: str, trace: str | None = None) -> 
     failure = Failure(
         dataset=config.dataset_name(),
         suite=config.dataset.suite,
-        quality=config.quality if config.codec.has_quality else None,
+        quality=config.asked_quality,
         codec=config.codec.name,
         settings=_settings(config),
         sweep=config.sweep,
@@ -173,7 +173,7 @@ def _compress_and_measure(
     result = RunResult(
         dataset=scene.name,
         suite=config.dataset.suite,
-        quality=config.quality if config.codec.has_quality else None,
+        quality=encoded.quality if isinstance(encoded, Searched) else config.asked_quality,
         codec=config.codec.name,
         codec_version=codec.version,
         settings=_settings(config),
@@ -197,6 +197,7 @@ def _compress_and_measure(
         peak_memory=peak_memory,
         machine=asdict(describe_machine()) | {"processes": ranks.count(), "runs_at_once": _runs_at_once(config)},
         stages=tuple(asdict(stage) for stage in encoded.stages),
+        target=encoded.target if isinstance(encoded, Searched) else None,
         resumed=encoded.resumed,
         reasons=_reasons(config, codec, jury, commit),
         config_sha256=run_identity.config_sha256,

@@ -38,6 +38,7 @@ def summary(result: RunResult) -> str:
     width = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
         f"{r.dataset}{at}: {r.codec} codec, {r.backend} rasteriser, {judged}",
+        *_target(r),
         "",
         *(f"  {a:<{width[0]}}  {b:>{width[1]}}  {c:>{width[2]}}   {d}".rstrip() for a, b, c, d in rows),
         "",
@@ -107,6 +108,18 @@ def ac_zero_share(result: RunResult) -> float | None:
     """Share of the AC coefficients that are zero in the bitstream, as the last stage that knows it says."""
     shares = [stage["details"].get("ac_zero_share") for stage in result.stages]
     return next((share for share in reversed(shares) if share is not None), None)
+
+
+def _target(result: RunResult) -> list[str]:
+    """What was asked for instead of a quality, and what it came to."""
+    if result.target is None:
+        return []
+    ((name, asked),) = result.target["asked"].items()
+    text = f"target.{name}={asked:g}: {result.target['reached']:.6g} in {len(result.target['trials'])} trials"
+    if "train_psnr_before" in result.target:
+        before, after = result.target["train_psnr_before"], result.target["train_psnr_after"]
+        text += f"; PSNR on training views {before:.2f} to {after:.2f} dB"
+    return [text]
 
 
 def _files(result: RunResult) -> list[str]:

@@ -61,6 +61,8 @@ class RunResult:
         reasons: dotted path of a null to why it is null; "*" stands for every entry of a list.
         config_sha256, inputs_sha256, bitstream_sha256: of the settings and resolved codec parameters, of the model and
             its views, of ``file``.
+        target: where the quality was searched for: what was asked and reached, each trial's quality, bytes, splats and
+            seconds; for a loss also the trials' psnr_drop and the PSNR on the training views before and after, dB.
         folder: where the run lies; not stored.
     """
 
@@ -95,6 +97,7 @@ class RunResult:
     config_sha256: str
     inputs_sha256: str
     bitstream_sha256: str
+    target: dict[str, Any] | None = None
     folder: Path = field(default=Path("."), compare=False)
     schema_version: int = SCHEMA_VERSION
 
@@ -104,7 +107,7 @@ class RunResult:
                 raise PotrError(f"result: {path} is {value}; expected a finite number, or null with a reason")
             if (
                 value is None
-                and not path.startswith(("stages.", "settings.", "parameters."))
+                and not path.startswith(("stages.", "settings.", "parameters.", "target"))
                 and _pattern(path) not in self.reasons
             ):
                 raise PotrError(f"result: {path} is null without a reason")

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
 from potr.codec.quality import PRESETS, config_for
+from potr.codec.target import Target
 from potr.errors import ConfigError
 from potr.evaluate.weights import Network
 from potr.experiment.launcher import LauncherConfig
@@ -175,6 +176,23 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class TargetConfig:
+    """At most one of the three; without any the run is at ``quality``."""
+
+    size_mb: float | None = None
+    psnr_drop: float | None = None
+    splats: int | None = None
+
+    def __post_init__(self) -> None:
+        self.chosen()
+
+    def chosen(self) -> Target | None:
+        """The target, where there is one; ConfigError if there are several."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return Target(**given) if given else None
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run: a scene, a quality, the codec's parameters, and how it is measured.
 
@@ -192,6 +210,7 @@ class RunConfig:
     paths: PathsConfig = field(default_factory=PathsConfig, metadata={"named": False})
     launcher: LauncherConfig = field(default_factory=LauncherConfig, metadata={"named": False})
     quality: float = _unnamed(0.5)
+    target: TargetConfig = field(default_factory=TargetConfig)
     seed: int = 0
     threads: int | None = _unnamed(None)
     outputs: str = _unnamed("outputs")
@@ -204,6 +223,16 @@ class RunConfig:
             raise ConfigError(f"quality: expected a number in (0, 1], got {self.quality}")
         _at_least("threads", self.threads, 1)
         _at_least("seed", self.seed, 0)
+        target = self.target.chosen()
+        if target is not None and self.codec.name not in PRESETS:
+            raise ConfigError(f"{target}: codec={self.codec.name} is not searched; only {' and '.join(PRESETS)} are")
+        if target is not None and self.quality != RunConfig.quality:
+            raise ConfigError(f"{target} and quality={self.quality:g} contradict each other: give one of the two")
+
+    @property
+    def asked_quality(self) -> float | None:
+        """The quality; None where it means nothing to the codec, or is what a search is to find."""
+        return self.quality if self.codec.has_quality and self.target.chosen() is None else None
 
     def codec_config(self) -> CodecConfig | None:
         """The resolved parameters of our codec, None for a peer's; ConfigError if one is out of its range."""
@@ -244,9 +273,9 @@ def conf_folder() -> Path:
 
 
 def with_codec_resolved(config: RunConfig) -> RunConfig:
-    """The same run with every codec parameter written out instead of None."""
+    """The same run with every codec parameter written out instead of None; as it is where a search finds them."""
     codec = config.codec_config()
-    if codec is None:
+    if codec is None or config.target.chosen() is not None:
         return config
     stages: dict[str, Any] = {}
     for stage in STAGES:
