@@ -18,6 +18,7 @@ from potr.errors import ConfigError, PotrError
 
 log = logging.getLogger(__name__)
 
+_QUALITY = 0.5
 REFUSED, INTERRUPTED = 2, 130  # exit codes; argparse's own errors are 2 too
 
 
@@ -51,12 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _encode(args: argparse.Namespace) -> str:
+    from potr.evaluate.targeted import mean_psnr
     from potr.experiment import schema
     from potr.experiment.overrides import parse_overrides
     from potr.files import refuse_existing, write_atomic
 
     refuse_existing(args.output, args.overwrite)
-    config = potr.config_for(args.quality, args.codec, parse_overrides(args.set))
+    given = parse_overrides(args.set)
+    potr.config_for(_QUALITY, args.codec, given)  # refuses what is out of range before anything is read
+    target = _target(args)
     if args.scene is None:
         raise ConfigError(
             "for now a model is compressed with the views it was trained on: --scene DIR names the folder that has "
@@ -66,23 +70,40 @@ def _encode(args: argparse.Namespace) -> str:
     scene = potr.load_scene(
         args.scene, model=args.model, background=background, downscale=args.downscale, clean=args.clean
     )
-    encoded = potr.encode(
-        scene.model,
-        scene.train_views,
-        config=config,
-        rasterizer=potr.select_rasterizer(args.backend, threads=args.threads),
-        checkpoint=_checkpoint(args.output),
-        progress=args.progress,
-    )
+    quality, found = args.quality or _QUALITY, None
+    shared = {
+        "rasterizer": potr.select_rasterizer(args.backend, threads=args.threads),
+        "checkpoint": _checkpoint(args.output),
+        "progress": args.progress,
+    }
+    if target is None:
+        config = potr.config_for(quality, args.codec, given)
+        encoded = potr.encode(scene.model, scene.train_views, config=config, **shared)
+    else:
+        found = potr.encode_to_target(
+            scene.model,
+            scene.train_views,
+            target,
+            config_at=lambda quality: potr.config_for(quality, args.codec, given),
+            **shared,
+        )
+        quality, encoded = found.quality, found.encoded
     write_atomic(args.output, encoded.data, overwrite=args.overwrite)
-    report = {
+    report: dict[str, Any] = {
         "output": str(args.output),
         "bytes": len(encoded.data),
         "splats_before": scene.model.num_splats,
         "splats_after": encoded.stages[-1].splats_after,
-        "quality": args.quality,
+        "quality": quality,
         "stages": [dataclasses.asdict(stage) for stage in encoded.stages],
     }
+    if found is not None:
+        report["target"] = found.to_dict()
+        if found.train_psnr is not None and scene.test_views:
+            report["target"]["test_psnr_before"], report["target"]["test_psnr_after"] = (
+                mean_psnr(model, scene.test_views, shared["rasterizer"])
+                for model in (scene.model, potr.decode(encoded.data))
+            )
     return _json(report) if args.json else _encoded_text(report)
 
 
@@ -176,6 +197,12 @@ def _scene_model(args: argparse.Namespace) -> Path | None:
     return next((path for path in (args.first, args.second) if path.suffix.lower() == ".ply"), None)
 
 
+def _target(args: argparse.Namespace) -> potr.Target | None:
+    asked = {"size_mb": args.size_mb, "psnr_drop": args.psnr_drop, "splats": args.splats}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return potr.Target(**given) if given else None
+
+
 def _checkpoint(output: Path) -> Path:
     return output.with_name(output.name + ".checkpoint")
 
@@ -196,7 +223,17 @@ def _encoded_text(report: dict[str, Any]) -> str:
     size, before, after = report["bytes"], report["splats_before"], report["splats_after"]
     ratio = UNCOMPRESSED_BYTES_PER_SPLAT * before / size
     seconds = ", ".join(f"{stage['name']} {stage['seconds']:.1f} s" for stage in report["stages"])
-    return f"{report['output']}: {size:,} bytes, {ratio:.1f}x smaller; {after:,} of {before:,} splats; {seconds}"
+    text = f"{report['output']}: {size:,} bytes, {ratio:.1f}x smaller; {after:,} of {before:,} splats; {seconds}"
+    return text + _found_text(report["quality"], report["target"]) if "target" in report else text
+
+
+def _found_text(quality: float, target: dict[str, Any]) -> str:
+    text = f"\nquality {quality:.4f}, found in {len(target['trials'])} trials"
+    for views, words in (("train", "training views"), ("test", "test views")):
+        if f"{views}_psnr_before" in target:
+            before, after = target[f"{views}_psnr_before"], target[f"{views}_psnr_after"]
+            text += f"; PSNR on the {words} {before:.2f} to {after:.2f} dB ({after - before:+.2f})"
+    return text
 
 
 def _described(path: Path, description: dict[str, Any]) -> str:
@@ -254,7 +291,12 @@ def _parser() -> argparse.ArgumentParser:
     add("model", type=Path, metavar="MODEL.ply", help="the trained model")
     add("-o", "--output", type=Path, required=True, metavar="OUT.potr", help="the compressed file")
     add("--scene", type=Path, metavar="DIR", help="folder with the training cameras and photographs; needed for now")
-    add("--quality", type=_quality, default=0.5, metavar="Q", help="0 < Q <= 1, larger is better and bigger (0.5)")
+    one = commands.choices["encode"].add_mutually_exclusive_group()
+    one.add_argument("--quality", type=_quality, metavar="Q", help="0 < Q <= 1, larger is better and bigger (0.5)")
+    help_drop = "or as good: PSNR on the training views this much below the uncompressed model's, within 0.02 dB"
+    one.add_argument("--size-mb", type=float, metavar="MB", help="or as large: 10^6 bytes, within 2 %%, by search")
+    one.add_argument("--psnr-drop", type=float, metavar="DB", help=help_drop)
+    one.add_argument("--splats", type=_positive, metavar="N", help="or with so many splats, within 2 %%")
     add("--codec", default="default", metavar="NAME", help="default (the best we have) or paper")
     help_set = "one parameter of the codec, for example prune.cap=1e-8; again for more (conf/ explains them all)"
     add("--set", action="append", default=[], metavar="STAGE.FIELD=VALUE", help=help_set)

@@ -12,16 +12,17 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from potr.cameras import RGB, Camera, View
+from potr.cameras import RGB, View
 from potr.codec.config import PruneConfig
 from potr.codec.prune import PassReport, PruneState, final_cap, prune, start
 from potr.progress import Progress, silent
-from potr.rasterizer.base import ColorStatistics, Rasterizer, RemovalCost
+from potr.rasterizer.base import Rasterizer, RemovalCost
 from potr.splats import SplatModel
 
 # A path is gone on with if its first pass's cap was at most so many times the one that the new end would begin with:
@@ -61,7 +62,8 @@ class Trajectory:
         self, model: SplatModel, views: Sequence[View], rasterizer: Rasterizer,
         rungs: Sequence[Rung] = (), on_rung: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.model, self.views, self.rasterizer = model, views, RememberingCosts(rasterizer)
+        self.model, self.views = model, views
+        self.rasterizer = cast(Rasterizer, RememberingCosts(rasterizer))
         self.rungs, self.on_rung = list(rungs), on_rung
 
     def prune(self, config: PruneConfig, progress: Progress = silent) -> PruneState | None:
@@ -126,27 +128,14 @@ def _from(rung: Rung, config: PruneConfig, cap: float) -> PruneConfig:
 
 
 class RememberingCosts:
-    """A rasteriser that remembers the removal costs of the last models it was asked about."""
+    """A rasteriser that remembers the removal costs of the last models it was asked about; else the backend."""
 
     def __init__(self, inner: Rasterizer) -> None:
         self._inner = inner
         self._costs: OrderedDict[bytes, RemovalCost] = OrderedDict()
 
-    @property
-    def name(self) -> str:
-        return self._inner.name
-
-    @property
-    def device(self) -> torch.device:
-        return self._inner.device
-
-    def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor:
-        return self._inner.render(model, camera, background)
-
-    def color_statistics(
-        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
-    ) -> ColorStatistics:
-        return self._inner.color_statistics(model, views, background, progress=progress)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
     def removal_cost(
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Early prunings at many qualities that share their passes: the same as alone at first, nearly so after, and cheaper."""
+"""Early prunings at many qualities that share their passes: as alone at first, nearly so after, and cheaper."""
 
 import dataclasses
 from collections.abc import Sequence
