@@ -63,8 +63,9 @@ def as_bytes(photo: Tensor) -> Tensor:
         photo: float32.
     """
     levels = (photo * 255).round_().clamp_(0, 255)
-    same = torch.equal(levels / torch.full_like(levels, 255), photo)  # a division: by a number torch may multiply
-    return levels.to(torch.uint8) if same else photo
+    result = levels.to(torch.uint8)
+    levels.div_(torch.full((1,), 255.0, device=photo.device))  # a division: by a number torch may multiply
+    return result if torch.equal(levels, photo) else photo
 
 
 def _version(view: View) -> int | None:
