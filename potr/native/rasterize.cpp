@@ -382,9 +382,6 @@ double Rasterizer::color(const Model& model, const Camera& camera, const float b
   return sse;
 }
 
-// From the sums in the frame of one view to those by change of the splat in space: log opacity, three shifts along its axes in
-// deviations, six strains of its axes xx, yy, zz, xy, xz, yz; see GeometryStatistics in potr/rasterizer/base.py. Here
-// t = 2 ln 2 (J W M)^T L (p, q).
 double Rasterizer::geometry(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                             const float* photo, const GeometrySums& sums) {
   prepare(model, camera, true);
@@ -406,62 +403,24 @@ double Rasterizer::geometry(const Model& model, const Camera& camera, const floa
     double total[kGeometrySlot] = {};
     for (int64_t t = 0; t < count; ++t, slot += kGeometrySlot)
       for (int j = 0; j < kGeometrySlot; ++j) total[j] += slot[j];
-    if (!(total[6] > 0)) continue;
+    if (!(total[kGeometryGradients] > 0)) continue;
 
     const float* rows = layout.blocks + i / kBlock * layout.rows * kBlock + i % kBlock;
-    float mean[3], axes[9], row_x[3], row_y[3];
+    float mean[3], axes[9];
     for (int c = 0; c < 3; ++c) mean[c] = rows[c * kBlock];
     for (int c = 0; c < 9; ++c) axes[c] = rows[(3 + c) * kBlock];
-    const float* m = camera.viewmat;
-    const float x = m[0] * mean[0] + m[1] * mean[1] + m[2] * mean[2] + m[3];
-    const float y = m[4] * mean[0] + m[5] * mean[1] + m[6] * mean[2] + m[7];
-    const float z = m[8] * mean[0] + m[9] * mean[1] + m[10] * mean[2] + m[11];
-    project_axes(camera, x / z, y / z, 1.0f / z, axes, row_x, row_y);
-    double J[10][6] = {};
-    J[0][0] = 1;
-    double t[3][2], squared[3] = {};  // of |t|^2: the coefficients of p^2, pq, q^2
-    for (int c = 0; c < 3; ++c) {
-      t[c][0] = 2 * kLn2 * ((double)row_x[c] * s.l11 + (double)row_y[c] * s.l21);
-      t[c][1] = 2 * kLn2 * (double)row_y[c] * s.l22;
-      squared[0] += t[c][0] * t[c][0];
-      squared[1] += 2 * t[c][0] * t[c][1];
-      squared[2] += t[c][1] * t[c][1];
-    }
-    for (int c = 0; c < 3; ++c) {
-      const double nearer = -(m[8] * axes[c] + m[9] * axes[3 + c] + m[10] * axes[6 + c]) / z;
-      J[1 + c][1] = t[c][0];
-      J[1 + c][2] = t[c][1];
-      for (int k = 0; k < 3; ++k) J[1 + c][3 + k] = nearer * squared[k];
-    }
-    const int pairs[6][2] = {{0, 0}, {1, 1}, {2, 2}, {0, 1}, {0, 2}, {1, 2}};
-    for (int e = 0; e < 6; ++e) {
-      const int a = pairs[e][0], b = pairs[e][1];
-      const double twice = a == b ? 1 : 2;
-      J[4 + e][3] = twice * t[a][0] * t[b][0];
-      J[4 + e][4] = twice * (t[a][0] * t[b][1] + t[a][1] * t[b][0]);
-      J[4 + e][5] = twice * t[a][1] * t[b][1];
-    }
-    const int powers[6][2] = {{0, 0}, {1, 0}, {0, 1}, {2, 0}, {1, 1}, {0, 2}};
-    double A[6][6];
-    for (int a = 0; a < 6; ++a)
-      for (int b = 0; b < 6; ++b) {
-        const int qs = powers[a][1] + powers[b][1], degree = powers[a][0] + powers[b][0] + qs;
-        A[a][b] = total[6 + degree * (degree + 1) / 2 + qs];
-      }
-    float* hessian = sums.hessian + i * 55;
-    float* gradient = sums.gradient + i * 10;
-    for (int a = 0; a < 10; ++a) {
-      double row[6] = {}, g = 0;
-      for (int k = 0; k < 6; ++k) {
-        g += J[a][k] * total[k];
-        for (int l = 0; l < 6; ++l) row[l] += J[a][k] * A[k][l];
-      }
-      gradient[a] += (float)g;
-      for (int b = 0; b <= a; ++b) {
-        double h = 0;
-        for (int l = 0; l < 6; ++l) h += row[l] * J[b][l];
-        *hessian++ += (float)h;
-      }
+    GeometryAxis seen[3];
+    geometry_axes(camera, mean, axes, s.l11, s.l21, s.l22, seen);
+    double responses[kGeometryChanges][kGeometryGradients];
+    float* hessian = sums.hessian + i * kGeometryTriangle;
+    float* gradient = sums.gradient + i * kGeometryChanges;
+    for (int a = 0; a < kGeometryChanges; ++a) {
+      geometry_response(seen, a, responses[a]);
+      double product[kGeometryGradients];
+      for (int l = 0; l < kGeometryGradients; ++l)
+        product[l] = geometry_times_moments(responses[a], total + kGeometryGradients, l);
+      gradient[a] += (float)geometry_dot(responses[a], total);
+      for (int b = 0; b <= a; ++b) *hessian++ += (float)geometry_dot(product, responses[b]);
     }
   }
   double sse = 0;

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "geometry_math.h"
 #include "splat_math.h"
 
 namespace potr {
@@ -53,12 +54,7 @@ struct ProjectTask {
 
 constexpr int kRemovalSlot = 5;  // delta_sse, render_sse, contribution, peak, pixels
 constexpr int kColorSlot = 5;    // sum (T a)^2, sum T a (C - g) of R, G, B, sum T a
-
-// With w = T a the weight, D = w (B - c) the change on removal and (p, q) = L^T d: six sums of -D e times 1, p, q, p^2, pq,
-// q^2; then fifteen of w |B - c|^2 times the monomials of p and q up to degree 4, in the order 1, p, q, p^2, pq, q^2, p^3, ...
-constexpr int kGeometryGradients = 6;
-constexpr int kGeometryMoments = 15;
-constexpr int kGeometrySlot = kGeometryGradients + kGeometryMoments;
+constexpr int kGeometrySlot = kGeometrySums;
 
 struct TileTask {
   const Splat* splats;

@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ from torch import Tensor
 from potr.cameras import RGB, Camera, View
 from potr.errors import ConfigError, DeviceMemoryError
 from potr.progress import Progress, silent
-from potr.rasterizer.base import ColorStatistics, RemovalCost
-from potr.rasterizer.blocks import VIEWS_PER_BLOCK, BlockSums
+from potr.rasterizer.base import GEOMETRY_PARAMETERS, ColorStatistics, GeometryStatistics, RemovalCost
+from potr.rasterizer.blocks import VIEWS_PER_BLOCK, BlockSums, sum_of_blocks
 from potr.rasterizer.launcher import Launcher
 from potr.rasterizer.nvrtc import launcher_on
 from potr.rasterizer.photos import DevicePhotos
@@ -40,9 +40,10 @@ from potr.rasterizer.tile_lists import (
 from potr.splats import SplatModel
 
 TRANSMITTANCE_MIN = 1e-4  # where the 3DGS rasteriser stops blending a pixel
-MAX_ENTRIES = 1 << 26  # (tile, splat) pairs of a band: some 70 bytes each at the peak
+MAX_ENTRIES = 1 << 26  # (tile, splat) pairs of a band: some 70 bytes each at the peak, 140 in geometry statistics
 BLEND_THREADS = 128  # kBlend
 SLOT = 8  # floats, kSlot
+GEOMETRY_SLOT = 24  # kGeometrySlot
 SAMPLE_PLANES = 5  # kSamplePlanes
 
 Draw = Callable[[TileLists, bool], None]  # the lists of a band, and whether it is the view's first
@@ -182,9 +183,43 @@ class CudaRasterizer:
                 float(sums.sse), samples,
             )  # fmt: skip
 
+    @torch.no_grad()
+    def geometry_statistics(
+        self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
+    ) -> GeometryStatistics:
+        with self._memory("geometry statistics", model, *(v.camera for v in views[:1])):
+            local = self._local(model)
+            sums = sum_of_blocks(
+                lambda block, report: self._block_geometry_statistics(local, block, background, report), views, progress
+            )
+            return replace(sums, hessian=sums.hessian.to(model.device), gradient=sums.gradient.to(model.device))
+
+    def _block_geometry_statistics(
+        self, local: SplatModel, views: Sequence[View], background: RGB | None, progress: Progress
+    ) -> GeometryStatistics:
+        n, k, device = local.num_splats, GEOMETRY_PARAMETERS, self.device
+        hessian = torch.zeros(n, k * (k + 1) // 2, dtype=torch.float32, device=device)
+        gradient = torch.zeros(n, k, dtype=torch.float32, device=device)
+        sse = torch.zeros((), dtype=torch.float64, device=device)
+        samples = 0
+        vectors = self._view_vectors(views, background)
+        for i, (view, staged) in enumerate(read_ahead(views, self._photos.stage, "geometry statistics", progress)):
+            photo = self._photos.place(view, staged)
+
+            def gather(lists: TileLists, slots: Tensor, _: bool) -> None:
+                self.launcher.launch(
+                    "gather", "gather_geometry", -(-n // (THREADS // 32)), THREADS, n, lists.total, lists.capacity,
+                    lists.first_entry, lists.num_tiles, lists.projected.records, lists.projected.view, local.means,
+                    local.log_scales, local.quats, slots, hessian, gradient,
+                )  # fmt: skip
+
+            sse += self._statistics("geometry", local, view.camera, vectors[i], photo, gather, GEOMETRY_SLOT)
+            samples += photo.numel()
+        return GeometryStatistics(hessian, gradient, float(sse), samples)
+
     def _statistics(
         self, kernel: str, model: SplatModel, camera: Camera, view: Tensor, photo: Tensor,
-        gather: Callable[[TileLists, Tensor, bool], None],
+        gather: Callable[[TileLists, Tensor, bool], None], slot: int = SLOT,
     ) -> Tensor:  # fmt: skip
         """One view's statistics; returns its squared error, [] float64 on the device."""
         tiles = -(-camera.width // TILE) * -(-camera.height // TILE)
@@ -192,7 +227,7 @@ class CudaRasterizer:
         levels, values = (photo, None) if photo.dtype == torch.uint8 else (None, photo)
 
         def draw(lists: TileLists, first: bool) -> None:
-            slots = torch.empty(lists.capacity, SLOT, dtype=torch.float32, device=self.device)
+            slots = torch.empty(lists.capacity, slot, dtype=torch.float32, device=self.device)
             self._blend(kernel, lists, self.statistics_transmittance_min, values, levels, slots, sse)
             gather(lists, slots, first)
             self._on_step("gather")

@@ -15,7 +15,7 @@ from potr.codec.config import PruneConfig
 from potr.codec.prune import select_removals
 from potr.errors import ConfigError, DeviceMemoryError
 from potr.rasterizer import tile_lists
-from potr.rasterizer.base import ColorStatistics, RemovalCost
+from potr.rasterizer.base import ColorStatistics, GeometryStatistics, RemovalCost
 from potr.rasterizer.cuda import CudaRasterizer, _next_capacity
 from potr.rasterizer.photos import as_bytes
 from potr.rasterizer.reference import ReferenceRasterizer
@@ -39,12 +39,13 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 @cache
-def reference(scene: str) -> tuple[Tensor, RemovalCost, ColorStatistics]:
+def reference(scene: str) -> tuple[Tensor, RemovalCost, ColorStatistics, GeometryStatistics]:
     model, raster = SCENES[scene](1), ReferenceRasterizer(dtype=torch.float64)
     return (
         raster.render(model, VIEWS[0].camera, VIEWS[0].background),
         raster.removal_cost(model, VIEWS),
         raster.color_statistics(model, VIEWS),
+        raster.geometry_statistics(model, VIEWS),
     )
 
 
@@ -75,6 +76,18 @@ def assert_color_statistics(statistics: ColorStatistics, expected: ColorStatisti
     assert statistics.sse == pytest.approx(expected.sse, rel=1e-6)
 
 
+def assert_geometry_statistics(statistics: GeometryStatistics, expected: GeometryStatistics) -> None:
+    # Sums with cancellation of responses that reach 200 at a needle's end: against the largest of each splat.
+    for name in ("hessian", "gradient"):
+        actual, wanted = getattr(statistics, name), getattr(expected, name)
+        assert actual.dtype == torch.float32
+        assert actual.shape == wanted.shape
+        error = (actual - wanted).abs().amax(1) / (wanted.abs().amax(1) + 1e-4)
+        assert float(error.max()) < 5e-4, f"{name}: {float(error.max()):.1e}"
+    assert statistics.sse == pytest.approx(expected.sse, rel=1e-6)
+    assert statistics.samples == expected.samples
+
+
 def assert_image(image: Tensor, expected: Tensor) -> None:
     """Within 1e-5 but at a few pixels, where rounding put alpha or T on the other side of a threshold."""
     difference = (image.double() - expected.double()).abs()
@@ -83,9 +96,10 @@ def assert_image(image: Tensor, expected: Tensor) -> None:
 
 
 def everything(raster: CudaRasterizer, model: SplatModel, views: list[View]) -> dict[str, Any]:
-    costs, statistics = raster.removal_cost(model, views), raster.color_statistics(model, views)
     image = raster.render(model, views[0].camera, views[0].background)
-    values = {f"{type(r).__name__}.{f.name}": getattr(r, f.name) for r in (costs, statistics) for f in fields(r)}
+    passes = (raster.removal_cost, raster.color_statistics, raster.geometry_statistics)
+    results = [statistics(model, views) for statistics in passes]
+    values = {f"{type(r).__name__}.{f.name}": getattr(r, f.name) for r in results for f in fields(r)}
     return {"image": image, **values}
 
 
@@ -97,10 +111,11 @@ def assert_same_bits(actual: dict[str, Any], expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize("scene", SCENES)
 def test_twins(make: Make, scene: str) -> None:
     raster, model = make(), SCENES[scene](1)
-    image, costs, statistics = reference(scene)
+    image, costs, statistics, geometry = reference(scene)
     assert_image(raster.render(model, VIEWS[0].camera, VIEWS[0].background), image)
     assert_removal_cost(raster.removal_cost(model, VIEWS), costs)
     assert_color_statistics(raster.color_statistics(model, VIEWS), statistics)
+    assert_geometry_statistics(raster.geometry_statistics(model, VIEWS), geometry)
 
 
 @pytest.mark.parametrize("sh_degree", range(4))
@@ -119,6 +134,7 @@ def test_image_sizes(make: Make, size: tuple[int, int]) -> None:
     assert_image(image, reference.render(model, views[0].camera, WHITE))
     assert_removal_cost(raster.removal_cost(model, views), reference.removal_cost(model, views))
     assert_color_statistics(raster.color_statistics(model, views), reference.color_statistics(model, views))
+    assert_geometry_statistics(raster.geometry_statistics(model, views), reference.geometry_statistics(model, views))
 
 
 @pytest.mark.parametrize("count", [1, 2, 31, 33, 255, 257])
@@ -127,6 +143,7 @@ def test_numbers_of_splats(make: Make, count: int) -> None:
     reference, raster = ReferenceRasterizer(dtype=torch.float64), make()
     assert_removal_cost(raster.removal_cost(model, views), reference.removal_cost(model, views), flips=2)
     assert_color_statistics(raster.color_statistics(model, views), reference.color_statistics(model, views))
+    assert_geometry_statistics(raster.geometry_statistics(model, views), reference.geometry_statistics(model, views))
 
 
 @pytest.mark.parametrize("opacity_logit", [-5.0, 5.0])
@@ -146,6 +163,7 @@ def test_many_batches_in_a_tile(make: Make, opacity_logit: float) -> None:
         assert int((costs.pixels - expected.pixels).abs().max()) <= 4
     statistics, wanted = raster.color_statistics(model, views), reference.color_statistics(model, views)
     assert_close(statistics, wanted, hessian=(1e-4, 1e-5), gradient=(1e-3, 1e-4), contribution=(1e-4, 1e-5))
+    assert_geometry_statistics(raster.geometry_statistics(model, views), reference.geometry_statistics(model, views))
 
 
 def test_a_splat_of_many_tiles(make: Make) -> None:
@@ -155,6 +173,7 @@ def test_a_splat_of_many_tiles(make: Make) -> None:
     reference, raster = ReferenceRasterizer(), make()
     assert_removal_cost(raster.removal_cost(model, views), reference.removal_cost(model, views), flips=4)
     assert_color_statistics(raster.color_statistics(model, views), reference.color_statistics(model, views))
+    assert_geometry_statistics(raster.geometry_statistics(model, views), reference.geometry_statistics(model, views))
 
 
 def test_splats_whose_edges_lie_on_tile_borders(make: Make) -> None:
@@ -187,6 +206,9 @@ def test_nothing_to_see(make: Make) -> None:
     costs, statistics = raster.removal_cost(behind, [ahead]), raster.color_statistics(behind, [ahead])
     assert int(costs.pixels.sum()) == 0
     assert float(statistics.hessian.abs().max()) == 0
+    geometry = raster.geometry_statistics(behind, [ahead])
+    assert float(geometry.hessian.abs().max()) == float(geometry.gradient.abs().max()) == 0
+    assert raster.geometry_statistics(none, VIEWS).hessian.shape == (0, 55)
     no_views = raster.color_statistics(behind, [])
     assert (no_views.sse, no_views.samples, float(no_views.weight.abs().max())) == (0.0, 0, 0.0)
 
@@ -196,6 +218,7 @@ def test_more_views_than_a_block(make: Make) -> None:
     reference, raster = ReferenceRasterizer(dtype=torch.float64), make()
     assert_removal_cost(raster.removal_cost(model, views), reference.removal_cost(model, views), flips=2)
     assert_color_statistics(raster.color_statistics(model, views), reference.color_statistics(model, views))
+    assert_geometry_statistics(raster.geometry_statistics(model, views), reference.geometry_statistics(model, views))
 
 
 def test_the_oracle(make: Make) -> None:
@@ -235,6 +258,7 @@ def test_views_in_bands_of_tile_rows(make: Make) -> None:
     assert torch.equal(banded.render(model, views[0].camera, WHITE), whole.render(model, views[0].camera, WHITE))
     assert_removal_cost(banded.removal_cost(model, views), whole.removal_cost(model, views), flips=0)
     assert_color_statistics(banded.color_statistics(model, views), whole.color_statistics(model, views))
+    assert_geometry_statistics(banded.geometry_statistics(model, views), whole.geometry_statistics(model, views))
 
 
 def test_keys_of_more_tiles_than_16_bits_hold(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

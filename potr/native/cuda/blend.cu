@@ -4,12 +4,13 @@
 // looks at the entries of its own.
 //
 // Statistics take two walks. The first blends near to far. The second recomputes every alpha: near to far for the colour
-// statistics, far to near for the removal cost, where the colour behind a splat follows without subtraction,
+// statistics, far to near for the others, where the colour behind a splat follows without subtraction,
 // B <- B + alpha (c - B), and the transmittance before it by division, T <- T / (1 - alpha). A pixel stops before T falls
 // below the minimum, in statistics never below kTransmittanceFloor, so that T survives the division; what lies behind is
 // below anything a float sum could notice.
 //
 // Nothing is added atomically. The statistics of an entry go to its slot, which gather.cu adds up by splat, in order.
+#include "../geometry_math.h"
 #include "warp.h"
 
 using namespace potr;
@@ -26,6 +27,8 @@ constexpr int kWords = kBatch / kWarp;
 constexpr int kGroup = 4;          // entries whose sums are taken together
 constexpr int kSlot = 8;           // floats of a slot, one 32-byte sector
 constexpr int kStatistics = 5;     // of them used
+constexpr int kGeometrySlot = 24;  // of the geometry statistics: kGeometrySums and padding, three sectors
+constexpr int kGeometryVectors = kGeometrySlot / 4;
 constexpr float kTransmittanceFloor = 1e-30f;
 constexpr float kNever = 1.0f;     // above any log2 of an opacity
 
@@ -265,6 +268,65 @@ __device__ void write_empty_slots(const Entries& entries, int first, float* slot
   store_slot(slots, entries.sorted[first + threadIdx.x], zeros);
 }
 
+// The geometry statistics of one word of a batch, 32 entries, as each warp sees them.
+struct alignas(16) GeometryPartial {
+  float of[kWarps][kWarp][kGeometrySlot];
+};
+
+// Adds up the warps' statistics of each entry of the word, the first of which is `first`, and writes its slot.
+__device__ void write_geometry_slots(const Batch& batch, const GeometryPartial& partial, const Entries& entries, int first,
+                                     int word, float* slots) {
+  for (int i = threadIdx.x; i < kWarp * kGeometryVectors; i += kBlend) {
+    const int bit = i / kGeometryVectors, part = i % kGeometryVectors;
+    if (first + bit >= entries.end) break;
+    float4 total = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      if (!(batch.touched[w][word] >> bit & 1)) continue;
+      const float4 value = *(const float4*)&partial.of[w][bit][4 * part];
+      total = make_float4(total.x + value.x, total.y + value.y, total.z + value.z, total.w + value.w);
+    }
+    if (part == kGeometryVectors - 1) total.y = total.z = total.w = 0.0f;  // no warp has written the padding
+    ((float4*)(slots + kGeometrySlot * entries.sorted[first + bit]))[part] = total;
+  }
+}
+static_assert(kGeometrySums == kGeometrySlot - 3);
+
+__device__ void write_empty_geometry_slots(const Entries& entries, int first, float* slots) {
+  const int count = min(entries.end - first, kBatch);
+  for (int i = threadIdx.x; i < count * kGeometryVectors; i += kBlend) {
+    float4* slot = (float4*)(slots + kGeometrySlot * entries.sorted[first + i / kGeometryVectors]);
+    slot[i % kGeometryVectors] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  }
+}
+
+// Adds what an entry at a pixel gives to its kGeometrySums sums; `behind` is the colour there, before and then with it.
+__device__ void add_geometry(const float4& a, const float4& b, float blue, float alpha, Pixel& pixel, float (&behind)[3],
+                             float (&sums)[kGeometrySums]) {
+  const float color[3] = {b.z, b.w, blue};
+  pixel.transmittance = __fdividef(pixel.transmittance, 1.0f - alpha);
+  float along = 0.0f, squared = 0.0f;
+  for (int c = 0; c < 3; ++c) {
+    const float difference = behind[c] - color[c];
+    behind[c] = fmaf(-alpha, difference, behind[c]);
+    along = fmaf(-difference, pixel.color[c], along);
+    squared = fmaf(difference, difference, squared);
+  }
+  const float responds = alpha < kAlphaMax ? pixel.transmittance * alpha : 0.0f;  // not where alpha is at its cap
+  along *= responds;
+  squared *= responds;
+  const float dx = pixel.x - a.x, dy = pixel.y - a.y;
+  const float p = fmaf(a.z, dx, a.w * dy), q = b.x * dy;
+  const float pp = p * p, pq = p * q, qq = q * q;
+  const float monomials[kGeometryMoments] = {1.0f,    p,       q,       pp,      pq,      qq,      pp * p, pp * q,
+                                             qq * p,  qq * q,  pp * pp, pp * pq, pp * qq, qq * pq, qq * qq};
+#pragma unroll
+  for (int i = 0; i < kGeometryGradients; ++i) sums[i] = fmaf(along, monomials[i], sums[i]);
+#pragma unroll
+  for (int i = 0; i < kGeometryMoments; ++i)
+    sums[kGeometryGradients + i] = fmaf(squared, monomials[i], sums[kGeometryGradients + i]);
+}
+
 __device__ Entries entries_of(long long tile, const int* begins, const long long* sorted, const int* splats,
                               const float4* records) {
   return {sorted, splats, records, begins[tile], begins[tile + 1]};
@@ -443,5 +505,65 @@ color(const float* view, long long tiles_x, long long row_first, const int* begi
     }
     __syncthreads();
     write_slots<false>(batch, partial, entries, first, slots);
+  }
+}
+
+// slots [entries, kGeometrySlot]: the sums of geometry_math.h. sse [tiles of the image]. One entry at a time: its
+// sums fill 21 lanes. Five blocks to a multiprocessor, for the reason above.
+extern "C" __global__ void __launch_bounds__(kBlend, 5)
+geometry(const float* view, long long tiles_x, long long row_first, const int* begins, const long long* sorted,
+         const int* splats, const float4* records, float transmittance_min, const float* photo,
+         const unsigned char* levels, float* slots, double* sse) {
+  __shared__ Batch batch;
+  __shared__ GeometryPartial partial;
+  const int warp = threadIdx.x / kWarp;
+  const Tile tile = tile_of(blockIdx.x, tiles_x, row_first, view);
+  const Entries entries = entries_of(blockIdx.x, begins, sorted, splats, records);
+  Pixel pixels[kPixels];
+  start(pixels, tile);
+  blend(pixels, entries, tile, fmaxf(transmittance_min, kTransmittanceFloor), batch);
+  finish(pixels, view);
+  subtract_photo(pixels, tile, photo, levels, sse + row_first * tiles_x + blockIdx.x);
+
+  float behind[kPixels][3];
+#pragma unroll
+  for (int k = 0; k < kPixels; ++k)
+    for (int c = 0; c < 3; ++c) behind[k][c] = view[kViewBackground + c];
+  const int last = last_of_block(pixels, batch);
+  const int num_batches = (entries.end - entries.begin + kBatch - 1) / kBatch;
+  const int num_drawn = (last - entries.begin + kBatch - 1) / kBatch;
+  int splat = entries.splat_at(entries.begin + (num_drawn - 1) * kBatch + (int)threadIdx.x);
+  for (int n = num_batches - 1; n >= 0; --n) {
+    const int first = entries.begin + n * kBatch;
+    if (first >= last) {
+      write_empty_geometry_slots(entries, first, slots);
+      continue;
+    }
+    load_batch(batch, entries, splat, tile);  // the barrier at the end of the batch before has come before
+    splat = entries.splat_at(first - kBatch + (int)threadIdx.x);
+    __syncthreads();
+    drop_behind(batch, first);
+    for (int word = (min(entries.end - first, kBatch) - 1) / kWarp; word >= 0; --word) {
+      unsigned left = batch.touched[warp][word];
+      while (left) {
+        const int bit = 31 - __clz(left), j = word * kWarp + bit;
+        left &= ~(1u << bit);
+        const float4 a = batch.a[j], b = batch.b[j];
+        const float blue = batch.c[j].x;
+        float sums[kGeometrySums] = {};
+#pragma unroll
+        for (int k = 0; k < kPixels; ++k) {
+          Pixel& p = pixels[k];
+          const float alpha = alpha_at(a, b, p.x, p.y, first + j < p.last ? kLog2AlphaMin : kNever);
+          if (alpha > 0.0f) add_geometry(a, b, blue, alpha, p, behind[k], sums);
+        }
+        int index;
+        const float sum = transposed_sums(sums, &index);
+        if (index >= 0) partial.of[warp][bit][index] = sum;
+      }
+      __syncthreads();
+      write_geometry_slots(batch, partial, entries, first + word * kWarp, word, slots);
+      __syncthreads();
+    }
   }
 }

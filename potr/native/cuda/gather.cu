@@ -2,6 +2,7 @@
 // From the entries' slots (blend.cu) to sums by splat. One thread or, for a splat of many tiles, one warp adds up a splat's
 // slots, always in the same order: the same bits on every run. Nothing is added where the entries did not fit, for then the
 // host does the view again.
+#include "../geometry_math.h"
 #include "warp.h"
 
 using namespace potr;
@@ -10,6 +11,7 @@ namespace {
 
 constexpr int kSlot = 8;        // as in blend.cu
 constexpr int kStatistics = 5;
+constexpr int kGeometrySlot = 24;  // as in blend.cu
 constexpr int kAlone = 64;      // slots that a thread adds up by itself
 constexpr int kSamplePlanes = 5;
 constexpr int kViewsAtOnce = 8; // VIEWS_PER_BLOCK of potr/rasterizer/blocks.py
@@ -161,4 +163,66 @@ add_color_samples(long long num_splats, long long sh_degree, long long num_views
   weight[i] += weights;
   contribution[i] += contributions;
   seen_views[i] += __popc(seen);
+}
+
+// Adds one view's geometry statistics, one splat per warp: hessian [N, 55] and gradient [N, 10] float32.
+extern "C" __global__ void __launch_bounds__(256)
+gather_geometry(long long num_splats, const long long* num_entries, long long capacity, const int* first_entry,
+                const int* num_tiles, const float4* records, const float* view, const float* means,
+                const float* log_scales, const float* quats, const float* slots, float* hessian, float* gradient) {
+  constexpr int kWarps = 256 / kWarp;
+  constexpr int kVectors = kGeometrySlot / 4;  // of a slot; a lane reads one
+  constexpr int kSlotsAtOnce = 4;
+  __shared__ double sums[kWarps][kGeometrySlot];
+  __shared__ GeometryAxis seen[kWarps][3];
+  __shared__ double responses[kWarps][kGeometryChanges][kGeometryGradients];
+  __shared__ double products[kWarps][kGeometryChanges][kGeometryGradients];  // of the responses and the moments
+  if (*num_entries > capacity) return;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const long long i = (long long)blockIdx.x * kWarps + warp;
+  const int count = i < num_splats ? num_tiles[i] : 0;
+  if (!count) return;
+
+  double own[4] = {};
+  if (lane < kVectors * kSlotsAtOnce) {
+    const float4* vectors = (const float4*)(slots + kGeometrySlot * (long long)first_entry[i]);
+    for (long long v = lane; v < (long long)kVectors * count; v += kVectors * kSlotsAtOnce) {
+      const float4 value = vectors[v];
+      own[0] += value.x;
+      own[1] += value.y;
+      own[2] += value.z;
+      own[3] += value.w;
+    }
+  }
+  for (int c = 0; c < 4; ++c) {
+    own[c] += __shfl_down_sync(kAllLanes, own[c], 2 * kVectors);
+    own[c] += __shfl_down_sync(kAllLanes, own[c], kVectors);
+    if (lane < kVectors) sums[warp][4 * lane + c] = own[c];
+  }
+  __syncwarp();
+  const double* moments = sums[warp] + kGeometryGradients;
+  if (!(moments[0] > 0)) return;
+
+  const float scale[3] = {expf(log_scales[3 * i]), expf(log_scales[3 * i + 1]), expf(log_scales[3 * i + 2])};
+  float axes[9];
+  splat_axes(quats + 4 * i, scale, axes);
+  const float4 a = records[kRecordVectors * i], b = records[kRecordVectors * i + 1];
+  GeometryAxis own_seen[3];
+  geometry_axes(load_camera(view), means + 3 * i, axes, a.z, a.w, b.x, own_seen);
+  if (lane == 0)
+    for (int c = 0; c < 3; ++c) seen[warp][c] = own_seen[c];
+  __syncwarp();
+  if (lane < kGeometryChanges) geometry_response(seen[warp], lane, responses[warp][lane]);
+  __syncwarp();
+  for (int e = lane; e < kGeometryChanges * kGeometryGradients; e += kWarp) {
+    const int change = e / kGeometryGradients, l = e % kGeometryGradients;
+    products[warp][change][l] = geometry_times_moments(responses[warp][change], moments, l);
+  }
+  __syncwarp();
+  for (int e = lane; e < kGeometryTriangle; e += kWarp) {
+    const int row = triangle_row(e), column = e - row * (row + 1) / 2;
+    hessian[i * kGeometryTriangle + e] += (float)geometry_dot(products[warp][row], responses[warp][column]);
+  }
+  if (lane < kGeometryChanges)
+    gradient[i * kGeometryChanges + lane] += (float)geometry_dot(responses[warp][lane], sums[warp]);
 }
