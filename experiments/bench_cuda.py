@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the cuda rasteriser is: the three passes by step, gsplat in the same run, and the goals of a whole encode.
+"""How fast the cuda rasteriser is: the four passes by step, gsplat in the same run, and the goals of a whole encode.
 
     python experiments/bench_rasterizer.py --backend cuda [--scene FOLDER] [--sizes N ...] [--only passes] [--to FOLDER]
 
@@ -34,7 +34,7 @@ from potr.splats import SplatModel
 SIZES = (200_000, 1_000_000, 3_000_000, 6_000_000)
 IMAGES = ((1920, 1080), (3840, 2160))
 VIEWS = 8  # of a pass: one block
-PASSES = ("render", "removal cost", "color statistics")
+PASSES = ("render", "removal cost", "color statistics", "geometry statistics")
 
 Make = Callable[[StepTimer | None], Rasterizer]  # a backend that tells a timer of its steps, or nobody
 
@@ -59,7 +59,11 @@ def measure(
     device, cameras, background = model.device, [view.camera for view in views], views[0].background
     rasterizer = make(None)
     passes: dict[str, dict[str, Any]] = {}
-    statistics = {"removal cost": rasterizer.removal_cost, "color statistics": rasterizer.color_statistics}
+    statistics: dict[str, Callable[..., object]] = {
+        "removal cost": rasterizer.removal_cost,
+        "color statistics": rasterizer.color_statistics,
+        "geometry statistics": rasterizer.geometry_statistics,
+    }
     reset_peak(device)
     report = frames_per_second(model, cameras, background, rasterizer, seconds=seconds)
     passes["render"] = {"ms": 1e3 / report.fps, "peak_bytes": peak_bytes(device)}
@@ -92,6 +96,7 @@ def step_times(model: SplatModel, views: Sequence[View], make: Make) -> dict[str
         lambda: [rasterizer.render(model, view.camera, view.background) for view in views],
         lambda: rasterizer.removal_cost(model, views),
         lambda: rasterizer.color_statistics(model, views),
+        lambda: rasterizer.geometry_statistics(model, views),
     )
     found = {}
     for name, call in zip(PASSES, calls, strict=True):
@@ -119,9 +124,9 @@ def entries_of(rasterizer: Rasterizer, model: SplatModel, views: Sequence[View])
 def passes_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Two tables, of the passes and of their steps, and a line for everything that could not be measured."""
     lines = [
-        "| splats | image | entries/px | splats/px | render ms | removal ms | color ms | removal/render "
-        "| peak GB render, removal, color | gsplat ms | gsplat/render |",
-        "| ---: " * 11 + "|",
+        "| splats | image | entries/px | splats/px | render ms | removal ms | color ms | geometry ms "
+        "| removal/render | peak GB render, removal, color, geometry | gsplat ms | gsplat/render |",
+        "| ---: " * 12 + "|",
     ]
     steps = ["| splats | image | pass | " + " | ".join(f"{step} ms" for step in STEPS) + " |", "| ---: " * 9 + "|"]
     notes = []

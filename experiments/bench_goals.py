@@ -131,6 +131,7 @@ def largest_goals(
             "render": lambda: rasterizer.render(model, views[0].camera, BLACK),
             "removal cost": lambda: rasterizer.removal_cost(model, views),
             "color statistics": lambda: rasterizer.color_statistics(model, views),
+            "geometry statistics": lambda: rasterizer.geometry_statistics(model, views),
         }
         for name, call in calls.items():
 

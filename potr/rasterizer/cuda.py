@@ -40,7 +40,7 @@ from potr.rasterizer.tile_lists import (
 from potr.splats import SplatModel
 
 TRANSMITTANCE_MIN = 1e-4  # where the 3DGS rasteriser stops blending a pixel
-MAX_ENTRIES = 1 << 26  # (tile, splat) pairs of a band: some 70 bytes each at the peak, 140 in geometry statistics
+MAX_ENTRIES = 1 << 26  # (tile, splat) pairs of a band: some 70 bytes each at the peak, 130 in geometry statistics
 BLEND_THREADS = 128  # kBlend
 SLOT = 8  # floats, kSlot
 GEOMETRY_SLOT = 24  # kGeometrySlot

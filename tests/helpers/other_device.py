@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from potr.cameras import RGB, Camera, View
 from potr.codec import sh_solver
-from potr.rasterizer.base import ColorStatistics, RemovalCost
+from potr.rasterizer.base import ColorStatistics, GeometryStatistics, RemovalCost
 from potr.rasterizer.launcher import Argument
 from potr.rasterizer.select import select
 from potr.splats import SplatModel
@@ -118,6 +118,11 @@ class OtherRasterizer:
         self, model: SplatModel, views: Sequence[View], *arguments: Any, **options: Any
     ) -> ColorStatistics:
         return _where(model, self._cpu.color_statistics(_here(model), views, *arguments, **options))
+
+    def geometry_statistics(
+        self, model: SplatModel, views: Sequence[View], *arguments: Any, **options: Any
+    ) -> GeometryStatistics:
+        return _where(model, self._cpu.geometry_statistics(_here(model), views, *arguments, **options))
 
 
 class OtherLauncher:
