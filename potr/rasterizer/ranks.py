@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from potr.errors import RanksLost
+from potr.errors import BackendUnavailable, RanksLost
 
 MAIN = 0
 EXCHANGE = timedelta(minutes=30)  # the longest that one rank may be behind another when they exchange sums
@@ -41,7 +41,7 @@ class Ranks(Protocol):
     def size(self) -> int: ...
 
     def device(self, kind: str) -> torch.device:
-        """This rank's device of a kind ("cpu", "cuda")."""
+        """This rank's device of a kind ("cpu", "cuda"); BackendUnavailable, on all ranks, if they have none each."""
 
     def announce(self, message: Any = None) -> Any:
         """Rank 0's message, on every rank; the others wait for it however long it takes."""
@@ -62,7 +62,8 @@ class Ranks(Protocol):
 class TorchRanks:
     """The ranks that torchrun (or MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE by hand) tells this process of.
 
-    Tensors on the CPU go by gloo, those on a GPU by NCCL, each rank using GPU number LOCAL_RANK.
+    Tensors on the CPU go by gloo, those on a GPU by NCCL, where there is a GPU for each rank of a machine: number
+    LOCAL_RANK. Machines have to be alike in this.
 
     Raises:
         RanksLost: the others do not come, here or in any method later.
@@ -72,7 +73,9 @@ class TorchRanks:
         self.broken, self.told = False, None
         self._local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         backend = "gloo"
-        if dist.is_nccl_available() and self._local_rank < torch.cuda.device_count():
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self._own_gpu = dist.is_nccl_available() and local_size <= torch.cuda.device_count()
+        if self._own_gpu:
             backend = "cpu:gloo,cuda:nccl"
             torch.cuda.set_device(self.device("cuda"))
         with self._contact():
@@ -90,7 +93,14 @@ class TorchRanks:
         return self._size
 
     def device(self, kind: str) -> torch.device:
-        return torch.device(kind, self._local_rank) if kind == "cuda" else torch.device(kind)
+        if kind != "cuda":
+            return torch.device(kind)
+        if not self._own_gpu:
+            raise BackendUnavailable(
+                f"cuda: expected a GPU, and NCCL, for each of the {self.size} processes of this run, found fewer; "
+                "start one process for each GPU (torchrun --nproc-per-node), or take backend=cpu"
+            )
+        return torch.device(kind, self._local_rank)
 
     def announce(self, message: Any = None) -> Any:
         box = [message]

@@ -78,7 +78,7 @@ class ShardedRasterizer:
         ranks: this process and the others.
 
     Its methods raise RanksLost if a rank is gone, BackendUnavailable if the ranks' processors do not give the same
-    bits, and PotrError for what another rank was refused.
+    bits or have no device like the model's, and PotrError for what another rank was refused.
     """
 
     def __init__(self, make: Make, ranks: Ranks) -> None:
@@ -124,6 +124,7 @@ class ShardedRasterizer:
         ranks = self._ranks
         if ranks.broken:
             raise RanksLost("the processes of this run fell out of step in an earlier failure; start it again")
+        ranks.device(model.device.type)  # before the others hear of it
         setting = _Setting(self._make, tuple(views))
         news = None if setting.same(ranks.told) else setting
         tensors = {f.name: getattr(model, f.name).detach() for f in fields(model)}

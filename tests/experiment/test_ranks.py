@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from potr import run
+from potr.errors import BackendUnavailable
 from potr.experiment import ranks
 from potr.experiment.result import RunResult, read_result
-from potr.rasterizer.ranks import expected, local_share
+from potr.rasterizer.ranks import TorchRanks, expected, local_share
 from potr.rasterizer.select import select
 from tests.helpers.scene_folder import make_scene_folder
 
@@ -52,6 +54,12 @@ def alone(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     assert not end.value.code
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def results(outputs: Path) -> list[RunResult]:
     return [read_result(path.parent) for path in sorted(outputs.glob("ball/*/result.json"))]
 
@@ -80,10 +88,7 @@ def test_a_rank_that_dies_ends_the_run_with_one_message_and_one_process_goes_on_
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = arguments(scene, tmp_path / "cut", early_passes=80)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "potr.run", *words],
@@ -141,3 +146,18 @@ def test_processes_that_never_come_are_told_of(
         ranks.lead(lambda: None)
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith("lost contact between the processes of this run (")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+def test_a_device_that_the_machine_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "RANK": "0", "WORLD_SIZE": "1"}
+    for name, value in address.items():
+        monkeypatch.setenv(name, value)
+    alone = TorchRanks()
+    try:
+        assert alone.device("cpu") == torch.device("cpu")
+        with pytest.raises(BackendUnavailable, match="a GPU, and NCCL, for each of the 1 processes"):
+            alone.device("cuda")
+        assert not alone.broken
+    finally:
+        alone.leave()

@@ -196,6 +196,25 @@ def test_ranks_that_would_give_other_bits_are_refused() -> None:
     on_ranks(2, work)
 
 
+def test_a_model_on_a_device_that_not_every_rank_has_is_refused_before_it_is_sent() -> None:
+    model, views = random_model(64), random_views(65, 3)
+
+    def work(ranks: ThreadRanks) -> None:
+        def device(kind: str) -> torch.device:
+            if kind == "meta":
+                raise BackendUnavailable("a device for each rank")
+            return torch.device(kind)
+
+        ranks.device = device  # type: ignore[method-assign]
+        shared = ShardedRasterizer(CPU, ranks)
+        assert shared.device == torch.device("cpu")
+        with pytest.raises(BackendUnavailable, match="a device for each rank"):
+            shared.removal_cost(model.to("meta"), views)
+        assert_same_bits(shared.removal_cost(model, views), CPU().removal_cost(model, views))
+
+    on_ranks(2, work)
+
+
 def test_ranks_out_of_step_are_not_asked_again() -> None:
     def cut(send: Tensor) -> Tensor:
         raise RanksLost("gone")
