@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -43,14 +44,29 @@ def lead(work: Callable[[], None]) -> None:
         sys.stderr.write(f"{error}\n")
         sys.exit(_LOST)
     torch.set_num_threads(available_threads())  # torchrun says 1; the others rest while torch works here
+    code: str | int | None = None
     try:
         work()
+    except SystemExit as end:
+        code = end.code
+        raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one interruption is enough
         ranks, _ranks = _ranks, None
         with suppress(RanksLost):
             dismiss(ranks)
             ranks.leave()
+        if ranks.broken and isinstance(code, int):
+            _end_at_once(code)
+
+
+def _end_at_once(code: int) -> None:
+    """Exit without Python's teardown, in which a thread of gloo's that still waits may abort the process."""
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def count() -> int:
