@@ -17,7 +17,7 @@ from potr.bitstream.entropy import Coder
 from potr.errors import BitstreamError
 
 MAGIC = b"\x89POTR\r\n\x1a"  # a high bit, a line end and an end-of-file mark: text-mode copying is noticed at once
-VERSION = 1
+VERSIONS = (1, 2)
 _HEADER = struct.Struct("<8sHHIQI")  # magic, version, flags, sections, file size, table checksum; then its own checksum
 _ENTRY = struct.Struct("<BBBBIQQ")  # id, coder, layout, reserved, checksum, raw size, coded size
 _THREADS = min(4, os.cpu_count() or 1)  # at level 22 each may take hundreds of megabytes for millions of splats
@@ -54,9 +54,21 @@ class SectionId(IntEnum):
     SH_AC_COUNTS = 16, "sh_ac.counts"
     SH_AC_GAPS = 17, "sh_ac.gaps"
     SH_AC_VALUES = 18, "sh_ac.values"
+    OCTREE = 19, "octree"
+    LOG_SCALES = 20, "log_scales"
+    ROTATION = 21, "rotation"
+    SH_DC = 22, "sh_dc"
+    SH_AC = 23, "sh_ac"
 
 
-_SECTION_BY_NUMBER = {int(section): section for section in SectionId}
+_SECTIONS = {
+    1: {int(section): section for section in SectionId if section < SectionId.OCTREE},
+    2: {
+        int(section): section
+        for section in SectionId
+        if section in (SectionId.MODEL, SectionId.OPACITY) or section >= SectionId.OCTREE
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,15 @@ class Section:
     raw: bytes
     layout: int = 0
     splits: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelledSection:
+    """One stream that its context model has coded; ``raw_size`` is that of its integers in bytes."""
+
+    id: SectionId
+    coded: bytes
+    raw_size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +124,10 @@ class CodedSection:
 
     def error(self, reason: str) -> BitstreamError:
         return BitstreamError(self.id.label, self.offset, reason)
+
+    def error_within(self, offset: int, reason: str) -> BitstreamError:
+        """At a byte of the coded section."""
+        return BitstreamError(self.id.label, self.offset + offset, reason)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,34 +165,51 @@ def pack(sections: Sequence[Section], zstd_level: int, *, smallest_size: int = 0
         if overhead + sum(len(payload) for _, payload in coded) >= smallest_size:
             break
         coded[i] = (Coder.STORED, ordered[i].raw)
-    table = b"".join(
-        _ENTRY.pack(s.id, coder, s.layout, 0, zlib.crc32(payload), len(s.raw), len(payload))
-        for s, (coder, payload) in zip(ordered, coded, strict=True)
+    return _write(
+        1,
+        [(s.id, coder, s.layout, len(s.raw), payload) for s, (coder, payload) in zip(ordered, coded, strict=True)],
     )
-    size = overhead + sum(len(payload) for _, payload in coded)
-    header = _HEADER.pack(MAGIC, VERSION, 0, len(ordered), size, zlib.crc32(table))
-    return b"".join([header, struct.pack("<I", zlib.crc32(header)), table, *(payload for _, payload in coded)])
+
+
+def pack_modelled(model: Section, sections: Sequence[ModelledSection], zstd_level: int) -> bytes:
+    """The version 2 file of the model section and what the context models coded, in ascending order of id."""
+    coder, payload = entropy.encode(model.raw, zstd_level)
+    entries = [(s.id, Coder.MODELLED, 0, s.raw_size, s.coded) for s in sorted(sections, key=lambda s: s.id)]
+    return _write(2, [(model.id, coder, model.layout, len(model.raw), payload), *entries])
+
+
+def _write(version: int, entries: Sequence[tuple[SectionId, Coder, int, int, bytes]]) -> bytes:
+    """The file; an entry is id, coder, layout, raw size, coded bytes."""
+    table = b"".join(
+        _ENTRY.pack(number, coder, layout, 0, zlib.crc32(payload), raw_size, len(payload))
+        for number, coder, layout, raw_size, payload in entries
+    )
+    payloads = [entry[-1] for entry in entries]
+    size = HEADER_SIZE + len(table) + sum(map(len, payloads))
+    header = _HEADER.pack(MAGIC, version, 0, len(entries), size, zlib.crc32(table))
+    return b"".join([header, struct.pack("<I", zlib.crc32(header)), table, *payloads])
 
 
 def unpack(data: bytes) -> Bitstream:
     """Check header, table and every checksum. Sections are views of ``data``, not yet decoded.
 
     Raises:
-        BitstreamError: the bytes are not a version 1 file, whole and unchanged.
+        BitstreamError: the bytes are not a file of a known version, whole and unchanged.
     """
     header = Reader(memoryview(data)[:HEADER_SIZE], "header", 0)
     if bytes(header.bytes(len(MAGIC))) != MAGIC:
         raise header.error("expected the magic bytes of a POTR file", 0)
     version = header.u16()
-    if version != VERSION:
-        raise header.error(f"expected format version {VERSION}, got {version}", 8)
+    if version not in VERSIONS:
+        raise header.error(f"expected format version {' or '.join(map(str, VERSIONS))}, got {version}", 8)
     flags, count, size, table_checksum = header.u16(), header.u32(), header.u64(), header.u32()
     if header.u32() != zlib.crc32(data[: _HEADER.size]):
         raise header.error("the header's checksum does not hold", _HEADER.size)
     if flags:
         raise header.error(f"expected no flags, got {flags:#06x}", 10)
-    if count > len(SectionId):
-        raise header.error(f"expected at most {len(SectionId)} sections, got {count}", 12)
+    known = _SECTIONS[version]
+    if count > len(known):
+        raise header.error(f"expected at most {len(known)} sections, got {count}", 12)
     if size != len(data):
         raise header.error(f"expected a file of {size} bytes, got {len(data)}", 16)
 
@@ -179,20 +221,26 @@ def unpack(data: bytes) -> Bitstream:
     payload = Reader(memoryview(data)[start:], "payload", start)
     sections: list[CodedSection] = []
     for i, entry in enumerate(entries):
-        sections.append(_read_entry(Reader(entry, "table", HEADER_SIZE + ENTRY_SIZE * i), payload, start, sections))
+        reader = Reader(entry, "table", HEADER_SIZE + ENTRY_SIZE * i)
+        sections.append(_read_entry(reader, version, payload, start, sections))
     payload.finish()
     return Bitstream(version, size, tuple(sections))
 
 
-def _read_entry(entry: Reader, payload: Reader, start: int, before: list[CodedSection]) -> CodedSection:
+def _read_entry(
+    entry: Reader, version: int, payload: Reader, start: int, before: list[CodedSection]
+) -> CodedSection:
     number, coder, layout, reserved, checksum, raw_size, coded_size = _ENTRY.unpack(entry.bytes(ENTRY_SIZE))
-    if number not in _SECTION_BY_NUMBER:
+    if number not in _SECTIONS[version]:
         raise entry.error(f"unknown section id {number}", 0)
-    section = _SECTION_BY_NUMBER[number]
+    section = _SECTIONS[version][number]
     if before and before[-1].id >= section:
         raise entry.error(f"expected ascending section ids, got {number} after {int(before[-1].id)}", 0)
-    if coder not in Coder.__members__.values():
+    modelled = version == 2 and section is not SectionId.MODEL
+    if coder not in ((Coder.MODELLED,) if modelled else (Coder.STORED, Coder.ZSTD)):
         raise entry.error(f"unknown coder id {coder}", 1)
+    if modelled and layout:
+        raise entry.error(f"expected layout 0, got {layout}", 2)
     if reserved:
         raise entry.error(f"expected a reserved zero byte, got {reserved}", 3)
     offset = start + payload.position

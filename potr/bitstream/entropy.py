@@ -14,10 +14,11 @@ _SMALLEST_BLOCK = 2048  # raw bytes; a smaller block's own code table costs more
 
 
 class Coder(IntEnum):
-    """Coder ids as stored in the section table. 2 is kept for an asymmetric numeral system coder."""
+    """Coder ids as stored in the section table. What MODELLED codes only the codec layer knows (potr.codec.modelled)."""
 
     STORED = 0
     ZSTD = 1
+    MODELLED = 2
 
 
 class CodingError(ValueError):
@@ -61,6 +62,8 @@ def decode(coder: Coder, coded: bytes | memoryview, raw_size: int) -> bytes:
     Raises:
         CodingError: the bytes are not exactly one frame of ``raw_size`` bytes.
     """
+    if coder is Coder.MODELLED:
+        raise CodingError("expected plain bytes, got a context-modelled section")
     if coder is Coder.STORED:
         if len(coded) != raw_size:
             raise CodingError(f"stored bytes: expected {raw_size}, got {len(coded)}")

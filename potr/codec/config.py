@@ -19,6 +19,13 @@ class Criterion(Enum):
     BOTH = "both"  # the larger of the two
 
 
+class Entropy(Enum):
+    """How the integers become bytes."""
+
+    ANS = "ans"  # adaptive arithmetic coding by context, format version 2
+    ZSTD = "zstd"  # byte streams under zstd, format version 1
+
+
 def _check_range(config: Any, name: str, low: float, high: float) -> None:
     value = getattr(config, name)
     if value is None:
@@ -128,3 +135,4 @@ class CodecConfig:
     prune: PruneConfig = PruneConfig()
     compact: CompactConfig = CompactConfig()
     quantize: QuantizeConfig = QuantizeConfig()
+    entropy: Entropy = Entropy.ZSTD

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from enum import Enum
 from typing import Any
 
-from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
+from potr.codec.config import CodecConfig, CompactConfig, Entropy, PruneConfig, QuantizeConfig
 from potr.errors import ConfigError
 
 STAGES = ("prune", "compact", "quantize")
@@ -39,6 +39,7 @@ def _paper(quality: float) -> CodecConfig:
             scale_step=0.035 / finer,
             position_gamma=0.25 / finer,
         ),
+        entropy=Entropy.ZSTD,
     )
 
 
@@ -59,6 +60,7 @@ def _default(quality: float) -> CodecConfig:
             scale_step=0.22 / finer,
             position_gamma=0.45 / finer,
         ),
+        entropy=Entropy.ANS,
     )
 
 

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from potr.bitstream.container import Bitstream, CodedSection, Section, SectionId, pack, unpack
+from potr.bitstream.container import Bitstream, CodedSection, Section, SectionId, pack, pack_modelled, unpack
+from potr.codec.config import Entropy
+from potr.codec.modelled import modelled_sections, read_modelled
 from potr.codec.octree import OctreeStreams, decode_octree, encode_octree, level_ends
 from potr.codec.parameters import Parameters, parameters_from_bytes, parameters_to_bytes
 from potr.codec.quantized import MAX_DEPTH, MAX_SH, QuantizedModel, QuantizedModelError, validate
@@ -24,16 +27,32 @@ _ROTATION = (SectionId.ROTATION_X, SectionId.ROTATION_Y, SectionId.ROTATION_Z)
 _SH_DC = (SectionId.SH_DC_LUMA, SectionId.SH_DC_RED_BLUE, SectionId.SH_DC_GREEN)
 _SH_AC = (SectionId.SH_AC_COUNTS, SectionId.SH_AC_GAPS, SectionId.SH_AC_VALUES)
 _ALWAYS = (SectionId.MODEL, *_OCTREE, SectionId.OPACITY, *_LOG_SCALES, *_ROTATION, *_SH_DC)
-_SECTION_OF_FIELD = {"opacity": SectionId.OPACITY, "rotation": SectionId.ROTATION_X, "sh": SectionId.SH_DC_LUMA}
+_SECTION_OF_FIELD = {
+    1: {"opacity": SectionId.OPACITY, "rotation": SectionId.ROTATION_X, "sh": SectionId.SH_DC_LUMA},
+    2: {"opacity": SectionId.OPACITY, "rotation": SectionId.ROTATION, "sh": SectionId.SH_DC},
+}
 
 
-def pack_model(model: QuantizedModel, zstd_level: int) -> bytes:
-    """The whole file. The same model and level give the same bytes (with one version of zstandard).
+def pack_model(model: QuantizedModel, zstd_level: int, entropy: Entropy = Entropy.ZSTD) -> bytes:
+    """The whole file. The same arguments give the same bytes (with one version of zstandard).
+
+    Args:
+        model: valid.
+        zstd_level: 1 to 22; of the model section alone where ``entropy`` is not zstd.
+        entropy: which coder, and with it the format version. A model that would come out with improbably few bytes a
+            splat is written with zstd, which can store.
 
     Raises:
         ModelError: the model breaks the contract of QuantizedModel.
     """
-    return pack(serialize(model), zstd_level, smallest_size=model.num_splats - FREE_SPLATS)
+    smallest = model.num_splats - FREE_SPLATS
+    if entropy is Entropy.ANS:
+        validate(model)
+        parameters = Section(SectionId.MODEL, parameters_to_bytes(Parameters.of(model)))
+        data = pack_modelled(parameters, modelled_sections(model), zstd_level)
+        if len(data) >= smallest:
+            return data
+    return pack(serialize(model), zstd_level, smallest_size=smallest)
 
 
 def unpack_model(data: bytes) -> QuantizedModel:
@@ -46,7 +65,7 @@ def unpack_model(data: bytes) -> QuantizedModel:
 
 
 def serialize(model: QuantizedModel) -> tuple[Section, ...]:
-    """The model's streams, in file order.
+    """The model's streams in format version 1, in file order.
 
     Raises:
         ModelError: the model breaks the contract of QuantizedModel.
@@ -81,6 +100,28 @@ def deserialize(bitstream: Bitstream) -> QuantizedModel:
         BitstreamError: naming section and offset.
     """
     parameters = read_parameters(bitstream)
+    arrays = read_modelled(bitstream, parameters) if bitstream.version == 2 else _read_arrays(bitstream, parameters)
+    model = QuantizedModel(
+        origin=parameters.origin,
+        extent=parameters.extent,
+        opacity_table=parameters.opacity_table,
+        scale_origin=parameters.scale_origin,
+        scale_step=parameters.scale_step,
+        rotation_step=parameters.rotation_step,
+        sh_steps=parameters.sh_steps,
+        opacity_boost=parameters.opacity_boost,
+        **arrays,
+    )
+    try:
+        validate(model)
+    except QuantizedModelError as error:
+        section = _SECTION_OF_FIELD[bitstream.version].get(error.field, SectionId.MODEL)
+        raise bitstream.find(section).error(str(error)) from None
+    return model
+
+
+def _read_arrays(bitstream: Bitstream, parameters: Parameters) -> dict[str, NDArray[Any]]:
+    """The arrays of a version 1 file, by field."""
     n, k = parameters.num_splats, parameters.num_coefficients
     expected = _ALWAYS + (_SH_AC if k > 1 else ())
     for coded in bitstream.sections:
@@ -92,29 +133,15 @@ def deserialize(bitstream: Bitstream) -> QuantizedModel:
         sh[:, 0, channel] = unzigzag(read_symbols(bitstream.find(i), n, 4))
     if k > 1:
         sh[:, 1:] = _read_sh_ac(bitstream, n, 3 * (k - 1))
-    model = QuantizedModel(
-        origin=parameters.origin,
-        extent=parameters.extent,
-        cells=cells,
-        depths=depths,
-        opacity=read_symbols(bitstream.find(SectionId.OPACITY), n, 2).astype(np.uint16),
-        opacity_table=parameters.opacity_table,
-        log_scales=np.stack([read_predicted(bitstream.find(i), depths) for i in _LOG_SCALES], axis=1),
-        scale_origin=parameters.scale_origin,
-        scale_step=parameters.scale_step,
-        rotation=np.stack(
-            [unzigzag(read_symbols(bitstream.find(i), n, 2)).astype(np.int16) for i in _ROTATION], axis=1
-        ),
-        rotation_step=parameters.rotation_step,
-        sh=sh,
-        sh_steps=parameters.sh_steps,
-        opacity_boost=parameters.opacity_boost,
-    )
-    try:
-        validate(model)
-    except QuantizedModelError as error:
-        raise bitstream.find(_SECTION_OF_FIELD.get(error.field, SectionId.MODEL)).error(str(error)) from None
-    return model
+    rotation = [unzigzag(read_symbols(bitstream.find(i), n, 2)).astype(np.int16) for i in _ROTATION]
+    return {
+        "cells": cells,
+        "depths": depths,
+        "opacity": read_symbols(bitstream.find(SectionId.OPACITY), n, 2).astype(np.uint16),
+        "log_scales": np.stack([read_predicted(bitstream.find(i), depths) for i in _LOG_SCALES], axis=1),
+        "rotation": np.stack(rotation, axis=1),
+        "sh": sh,
+    }
 
 
 def read_parameters(bitstream: Bitstream) -> Parameters:

@@ -23,7 +23,7 @@ LAYERS = (
     ("run", "cli", "datasets"),
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
-NATIVE = {"_rasterizer": "rasterizer", "_octree": "codec", "_sh_solver": "codec"}
+NATIVE = {"_rasterizer": "rasterizer", "_octree": "codec", "_entropy": "codec", "_sh_solver": "codec"}
 SOLE_IMPORTERS = {
     "plyfile": {"potr/io/ply.py"},
     "gaussforge": {"potr/peers/gaussforge_worker.py"},

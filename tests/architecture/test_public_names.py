@@ -23,7 +23,7 @@ def modules_after(code: str) -> set[str]:
 def test_importing_potr_loads_nothing_heavy() -> None:
     loaded = modules_after("import potr")
     assert "potr" in loaded
-    assert not loaded & {*HEAVY, "potr._rasterizer", "potr._octree", "potr._sh_solver"}
+    assert not loaded & {*HEAVY, "potr._rasterizer", "potr._octree", "potr._entropy", "potr._sh_solver"}
 
 
 def test_decoding_loads_no_rasterizer_and_no_experiment() -> None:

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include "entropy_streams.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace potr::entropy;
+
+namespace {
+
+template <class T, class... Shape>
+using Array = nb::ndarray<T, Shape..., nb::c_contig, nb::device::cpu>;
+using Depths = Array<const uint8_t, nb::ndim<1>>;
+using Cells = Array<const uint32_t, nb::shape<-1, 3>>;
+template <class T>
+using Column = Array<T, nb::ndim<1>>;
+template <class T>
+using Triples = Array<T, nb::shape<-1, 3>>;
+template <class T>
+using Sh = Array<T, nb::shape<-1, -1, 3>>;
+
+ByteView view(const nb::bytes& bytes) { return {static_cast<const uint8_t*>(bytes.data()), bytes.size()}; }
+nb::bytes to_bytes(const Bytes& bytes) { return nb::bytes(bytes.data(), bytes.size()); }
+
+template <class Run>
+auto without_gil(Run run) {
+    nb::gil_scoped_release release;
+    return run();
+}
+
+template <class... Arrays>
+void check_lengths(const Neighbors& neighbors, const Arrays&... arrays) {
+    if (((arrays.shape(0) != neighbors.size()) || ...)) throw std::invalid_argument("arrays differ in length");
+}
+
+int coefficients(size_t k) {
+    if (k != 1 && k != 4 && k != 9 && k != 16) throw std::invalid_argument("expected 1, 4, 9 or 16 coefficients");
+    return static_cast<int>(k);
+}
+
+}  // namespace
+
+NB_MODULE(_entropy, m) {
+    m.doc() = "Context-modelled entropy coding; potr.codec.modelled is the documented face.";
+
+    // Carries (offset, reason) as Python args. Never freed: the interpreter may be gone before statics are.
+    static PyObject* const stream_error = PyErr_NewException("potr._entropy.StreamError", PyExc_ValueError, nullptr);
+    if (!stream_error) throw nb::python_error();
+    m.attr("StreamError") = nb::handle(stream_error);
+    nb::register_exception_translator([](const std::exception_ptr& p, void*) {
+        try {
+            std::rethrow_exception(p);
+        } catch (const StreamError& e) {
+            PyErr_SetObject(stream_error, nb::make_tuple(e.offset, e.what()).ptr());
+        }
+    });
+
+    m.def(
+        "encode_octree",
+        [](nb::bytes nodes, nb::bytes tail_depths, nb::bytes tail_bits, nb::bytes counts) {
+            return to_bytes(without_gil([&] { return encode_octree(view(nodes), view(tail_depths), view(tail_bits), view(counts)); }));
+        },
+        "nodes"_a, "tail_depths"_a, "tail_bits"_a, "counts"_a);
+    m.def(
+        "decode_octree",
+        [](nb::bytes coded, size_t max_splats) {
+            const OctreeBytes o = without_gil([&] { return decode_octree(view(coded), max_splats); });
+            return nb::make_tuple(to_bytes(o.nodes), to_bytes(o.tail_depths), to_bytes(o.tail_bits), to_bytes(o.counts));
+        },
+        "coded"_a, "max_splats"_a);
+
+    nb::class_<Neighbors>(m, "Neighbors")
+        .def(
+            "__init__",
+            [](Neighbors* self, Cells cells, Depths depths) {
+                if (cells.shape(0) != depths.shape(0)) throw std::invalid_argument("cells and depths differ in length");
+                for (size_t i = 0; i < depths.shape(0); ++i)
+                    if (depths.data()[i] > 21) throw std::invalid_argument("expected depths up to 21");
+                nb::gil_scoped_release release;
+                new (self) Neighbors(cells.data(), depths.data(), depths.shape(0));
+            },
+            "cells"_a.noconvert(), "depths"_a.noconvert())
+        .def("__len__", &Neighbors::size);
+
+    m.def("encode_opacity", [](const Neighbors& n, Column<const uint16_t> values) {
+        check_lengths(n, values);
+        return to_bytes(without_gil([&] { return encode_opacity(n, values.data()); }));
+    });
+    m.def("decode_opacity", [](nb::bytes coded, const Neighbors& n, Column<uint16_t> values) {
+        check_lengths(n, values);
+        without_gil([&] { decode_opacity(view(coded), n, values.data()); });
+    });
+    m.def("encode_scales", [](const Neighbors& n, Triples<const uint16_t> values) {
+        check_lengths(n, values);
+        return to_bytes(without_gil([&] { return encode_scales(n, values.data()); }));
+    });
+    m.def("decode_scales", [](nb::bytes coded, const Neighbors& n, Triples<uint16_t> values) {
+        check_lengths(n, values);
+        without_gil([&] { decode_scales(view(coded), n, values.data()); });
+    });
+    m.def("encode_rotation", [](const Neighbors& n, Triples<const uint16_t> scales, Triples<const int16_t> values) {
+        check_lengths(n, scales, values);
+        return to_bytes(without_gil([&] { return encode_rotation(n, scales.data(), values.data()); }));
+    });
+    m.def("decode_rotation", [](nb::bytes coded, const Neighbors& n, Triples<const uint16_t> scales, Triples<int16_t> values) {
+        check_lengths(n, scales, values);
+        without_gil([&] { decode_rotation(view(coded), n, scales.data(), values.data()); });
+    });
+    m.def("encode_sh_dc", [](const Neighbors& n, Sh<const int32_t> sh) {
+        check_lengths(n, sh);
+        const int k = coefficients(sh.shape(1));
+        return to_bytes(without_gil([&] { return encode_sh_dc(n, k, sh.data()); }));
+    });
+    m.def("decode_sh_dc", [](nb::bytes coded, const Neighbors& n, Sh<int32_t> sh) {
+        check_lengths(n, sh);
+        const int k = coefficients(sh.shape(1));
+        without_gil([&] { decode_sh_dc(view(coded), n, k, sh.data()); });
+    });
+    m.def("encode_sh_ac", [](const Neighbors& n, Column<const uint16_t> opacity, Triples<const uint16_t> scales, Sh<const int32_t> sh) {
+        check_lengths(n, opacity, scales, sh);
+        const int k = coefficients(sh.shape(1));
+        return to_bytes(without_gil([&] { return encode_sh_ac(n, opacity.data(), scales.data(), k, sh.data()); }));
+    });
+    m.def("decode_sh_ac", [](nb::bytes coded, const Neighbors& n, Column<const uint16_t> opacity, Triples<const uint16_t> scales, Sh<int32_t> sh) {
+        check_lengths(n, opacity, scales, sh);
+        const int k = coefficients(sh.shape(1));
+        without_gil([&] { decode_sh_ac(view(coded), n, opacity.data(), scales.data(), k, sh.data()); });
+    });
+}
