@@ -116,7 +116,7 @@ class Decoder {
 struct Tables {
     std::array<uint16_t, 4096> squash;  // 65536 / (1 + e^-x) of x in 256ths, for x = index - 2048
     std::array<int16_t, 4096> stretch;  // its inverse, of a probability in 4096ths
-    std::array<uint32_t, 256> rate;     // of a counter that has seen so many decisions, in 65536ths
+    std::array<int32_t, 32> rate;       // of a counter that has seen so many decisions, in 512ths
     Tables();
 };
 extern const Tables kTables;
@@ -127,11 +127,10 @@ constexpr Counter kNewCounter = 1u << 31;
 constexpr uint32_t kFastLimit = 12, kSlowLimit = 30;  // the first context learns faster: it follows the place
 
 inline void update(Counter& counter, int bit, uint32_t limit) {
-    const int64_t p = counter >> 10;
+    const int32_t p = static_cast<int32_t>(counter >> 10), target = bit ? (1 << 22) - 1 : 0;
     const uint32_t seen = counter & 1023;
-    const int64_t target = bit ? (1 << 22) - 1 : 0;
-    const int64_t moved = p + ((target - p) * kTables.rate[seen] >> 16);
-    counter = static_cast<uint32_t>(moved) << 10 | (seen < limit ? seen + 1 : seen);
+    const int32_t moved = p + ((target - p) * kTables.rate[seen] >> 9);  // 22 and 9 bits fit 32
+    counter = static_cast<uint32_t>(moved) << 10 | (seen + (seen < limit));
 }
 
 // A context: some numbers, modulo 2^32, as one.
@@ -147,7 +146,7 @@ template <int Inputs>
 class Mixer {
   public:
     // sets: how many sets of weights.
-    explicit Mixer(size_t sets) : counters_(Inputs * kSlots * 16, kNewCounter), weights_(sets * Inputs, 1 << 14) {}
+    explicit Mixer(size_t sets) : counters_(Inputs * kSlots * 16, kNewCounter), weights_(sets * Inputs, 1 << 12) {}
 
     // The contexts of the next decisions. Each chooses a line of 16 counters.
     void choose(const std::array<uint32_t, Inputs>& contexts) {
@@ -160,19 +159,15 @@ class Mixer {
     int code(Coder& coder, int bit, uint32_t node, size_t set) {
         std::array<int, Inputs> inputs;
         int32_t* const weights = &weights_[set * Inputs];
-        int64_t sum = 0;
-        for (int i = 0; i < Inputs; ++i) {
-            inputs[i] = kTables.stretch[lines_[i][node] >> 20];
-            sum += static_cast<int64_t>(weights[i]) * inputs[i];
-        }
-        const int p = kTables.squash[std::clamp<int64_t>(sum >> 16, -2047, 2047) + 2048];
+        for (int i = 0; i < Inputs; ++i) inputs[i] = kTables.stretch[lines_[i][node] >> 20];
+        int32_t sum = 0;
+        for (int i = 0; i < Inputs; ++i) sum += weights[i] * inputs[i];
+        const int32_t p = kTables.squash[std::clamp(sum >> 14, -2047, 2047) + 2048];
         bit = coder.code(bit, p);
-        const int64_t error = ((bit << 16) - p) * kRate;
-        for (int i = 0; i < Inputs; ++i) {
-            const int64_t weight = weights[i] + ((inputs[i] * error + (1 << 17)) >> 18);
-            weights[i] = static_cast<int32_t>(std::clamp<int64_t>(weight, -kMaxWeight, kMaxWeight));
-            update(lines_[i][node], bit, i == 0 ? kFastLimit : kSlowLimit);
-        }
+        const int32_t error = ((bit << 16) - p) * 3 >> 5;
+        for (int i = 0; i < Inputs; ++i)
+            weights[i] = std::clamp(weights[i] + ((inputs[i] * error + (1 << 13)) >> 14), -kMaxWeight, kMaxWeight);
+        for (int i = 0; i < Inputs; ++i) update(lines_[i][node], bit, i == 0 ? kFastLimit : kSlowLimit);
         return bit;
     }
 
@@ -194,7 +189,7 @@ class Mixer {
 
   private:
     static constexpr size_t kSlots = 1 << 12;
-    static constexpr int kRate = 6, kMaxWeight = 1 << 19;
+    static constexpr int32_t kMaxWeight = 1 << 16;  // 4; a sum of products fits 32 bits
 
     void choose_lines(uint32_t prefix) {
         for (int i = 0; i < Inputs; ++i)
