@@ -184,18 +184,16 @@ class ShAc {
     uint32_t count(int32_t j, int channel) const { return j < 0 ? 0 : counts_[3 * j + channel]; }
 
     void code_counts(size_t i) {
-        const int32_t a = neighbors_.of(i)[0], b = neighbors_.of(i)[1], last = static_cast<int32_t>(i) - 1;
+        const int32_t a = neighbors_.of(i)[0], b = neighbors_.of(i)[1];
         const uint16_t* s = &scales_[3 * i];
         const uint32_t largest = std::max({s[0], s[1], s[2]}), size = (s[0] + s[1] + s[2]) / 4;
-        uint32_t around = 0;
-        for (int channel = 0; channel < 3; ++channel) around += count(a, channel) + count(b, channel) + count(last, channel);
         std::array<uint32_t, 2> own{};
         for (int channel = 0; channel < 3; ++channel) {
             uint32_t symbol = 0;
             if constexpr (!Coder::kDecodes)
                 for (int k = 1; k < k_; ++k) symbol += *at(i, k, channel) != 0;
             count_mixer_.choose({context(channel, own[0], own[1]), context(channel, own[0], count(a, channel) + count(b, channel)),
-                           context(channel, own[0], around), context(channel, largest, opacity_[i]),
+                           context(channel, largest, opacity_[i]),
                            context(channel, own[0] + own[1], size)});
             symbol = count_mixer_.symbol(coder_, symbol, std::bit_width(static_cast<unsigned>(k_ - 1)), 4 * channel);
             if (symbol >= static_cast<uint32_t>(k_))
@@ -224,9 +222,8 @@ class ShAc {
             int significant = 1;
             if (left < static_cast<uint32_t>(k_ - k)) {
                 const bool before = i > 0 && *at(i - 1, k, channel) != 0;
-                places_.choose({context(k, channel, left), context(k, channel, nonzero, before), context(k, channel, nonzero, luma),
-                                context(k, channel, history & 15, count), context(k, channel, magnitudes, left),
-                                context(k, channel, left, luma, std::min(red_blue & 15, 3u))});
+                places_.choose({context(k, channel, nonzero, before), context(k, channel, history & 15, count),
+                                context(k, channel, magnitudes, left), context(k, channel, left, luma, std::min(red_blue & 15, 3u))});
                 significant = places_.code(coder_, *at(i, k, channel) != 0, 1, 3 * k + channel);
             }
             history = history << 1 | significant;
@@ -235,12 +232,12 @@ class ShAc {
             int32_t& value = *at(i, k, channel);
             const int32_t nearest = neighbors_.of(i)[0];
             const uint32_t of_nearest = nearest < 0 ? 0 : classify(*at(nearest, k, channel)), mean = classify(values);
-            values_.choose({context(k, channel), context(k, channel, mean), context(k, channel, luma, red_blue),
+            values_.choose({context(k, channel), context(k, channel, luma, red_blue),
                             context(k, channel, last, last > 0 && *at(i, last, channel) < 0), context(channel, mean, of_nearest)});
             const int negative = values_.code(coder_, value < 0, 0, 3 * k + channel);
             const uint32_t total = counts_[3 * i] + counts_[3 * i + 1] + counts_[3 * i + 2];
             const uint32_t band = k < 4 ? 1 : k < 9 ? 2 : 3, activity = done ? std::min(31u, 2 * sum / done) : 0;
-            values_.choose({context(k, channel, negative), context(k, channel, magnitudes), context(k, channel, total),
+            values_.choose({context(k, channel, magnitudes), context(k, channel, total),
                             context(k, channel, luma & 15, red_blue & 15), context(channel, band, activity, count)});
             const uint32_t magnitude = code_magnitude(static_cast<uint32_t>(std::abs(value)), band);
             if constexpr (Coder::kDecodes) value = negative ? -static_cast<int32_t>(magnitude) : static_cast<int32_t>(magnitude);
@@ -262,8 +259,7 @@ class ShAc {
     const int k_;
     int32_t* const sh_;
     std::vector<uint8_t> counts_;
-    Mixer<5> count_mixer_{12}, values_{91};
-    Mixer<6> places_{48};
+    Mixer<4> count_mixer_{12}, places_{48}, values_{91};
 };
 
 template <int Columns, class T, class Run>
