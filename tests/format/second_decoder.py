@@ -10,35 +10,34 @@ import zlib
 import numpy as np
 import zstandard
 
+from tests.format import second_models as models
+from tests.format.second_models import Refused, must
+
+__all__ = ["Refused", "decode"]
+
 F32 = np.float32
-
-
-class Refused(Exception):
-    pass
-
-
-def must(condition: bool, what: str) -> None:
-    if not condition:
-        raise Refused(what)
+VERSION_1, VERSION_2 = frozenset(range(1, 19)), frozenset({1, 6, 19, 20, 21, 22, 23})
 
 
 def unzigzag(symbol: int) -> int:
     return symbol // 2 if symbol % 2 == 0 else -(symbol + 1) // 2
 
 
-def read_file(data: bytes) -> dict[int, tuple[int, bytes]]:
-    """Section 3: id -> (layout, raw bytes)."""
+def read_file(data: bytes) -> tuple[int, dict[int, tuple[int, bytes]], dict[int, int]]:
+    """Section 3: version, id -> (layout, raw bytes, coded ones where modelled), id -> raw size."""
     must(len(data) >= 32, "header")
     must(data[:8] == bytes([0x89, 0x50, 0x4F, 0x54, 0x52, 0x0D, 0x0A, 0x1A]), "magic")
     version, flags, count, size, table_crc, header_crc = struct.unpack("<HHIQII", data[8:32])
-    must((version, flags) == (1, 0), "version or flags")
+    must(version in (1, 2) and flags == 0, "version or flags")
     must(zlib.crc32(data[:28]) == header_crc, "header checksum")
     must(size == len(data) and 32 + 24 * count <= size, "size")
     must(zlib.crc32(data[32 : 32 + 24 * count]) == table_crc, "table checksum")
-    at, last, sections = 32 + 24 * count, 0, {}
+    at, last, sections, raw_sizes = 32 + 24 * count, 0, {}, {}
     for i in range(count):
         number, coder, layout, reserved, crc, raw_size, coded_size = struct.unpack_from("<BBBBIQQ", data, 32 + 24 * i)
-        must(last < number <= 18 and coder in (0, 1) and reserved == 0, "table entry")
+        must(last < number and number in (VERSION_1 if version == 1 else VERSION_2) and reserved == 0, "table entry")
+        modelled = version == 2 and number > 1
+        must(coder == 2 and layout == 0 if modelled else coder in (0, 1), "coder")
         must(coded_size <= size - at, "coded size")
         coded = data[at : at + coded_size]
         must(zlib.crc32(coded) == crc, "section checksum")
@@ -50,11 +49,11 @@ def read_file(data: bytes) -> dict[int, tuple[int, bytes]]:
             must(decompressor.eof and not decompressor.unused_data, "one zstd frame")
         else:
             raw = coded
-        must(len(raw) == raw_size, "raw size")
-        sections[number] = (layout, raw)
+        must(len(raw) == raw_size or modelled, "raw size")
+        sections[number], raw_sizes[number] = (layout, raw), raw_size
         at, last = at + coded_size, number
     must(at == size, "end of file")
-    return sections
+    return version, sections, raw_sizes
 
 
 def symbol_array(section: tuple[int, bytes], n: int, skip: int = 0) -> list[int]:
@@ -136,13 +135,51 @@ def read_sh_ac(sections: dict[int, tuple[int, bytes]], n: int, p_total: int) -> 
     return planes
 
 
+Integers = tuple[list[int], list[list[int]], list[list[int]], np.ndarray]
+
+
+def plain_integers(sections: dict[int, tuple[int, bytes]], paths: list[tuple[int, ...]], k: int) -> Integers:
+    """Sections 7 to 10: opacity, scale indices, rotation, SH [N, K, 3]."""
+    n = len(paths)
+    indices = [[0] * 3 for _ in range(n)]
+    for axis in range(3):
+        section = sections[7 + axis]
+        slope, base = struct.unpack_from("<HH", section[1])
+        for i, symbol in enumerate(symbol_array(section, n, skip=4)):
+            indices[i][axis] = (unzigzag(symbol) + base - ((slope * len(paths[i]) + 8) >> 4)) % 65536
+    columns = [[unzigzag(s) for s in symbol_array(sections[10 + axis], n)] for axis in range(3)]
+    integers = np.zeros((n, k, 3), np.int64)
+    for channel in range(3):
+        integers[:, 0, channel] = [unzigzag(s) for s in symbol_array(sections[13 + channel], n)]
+    if k > 1:
+        for p, plane in enumerate(read_sh_ac(sections, n, 3 * (k - 1))):
+            integers[:, 1 + p % (k - 1), p // (k - 1)] = plane
+    return symbol_array(sections[6], n), indices, [list(v) for v in zip(*columns, strict=True)], integers
+
+
+def modelled_integers(sections: dict[int, tuple[int, bytes]], paths: list[tuple[int, ...]], k: int) -> Integers:
+    """Sections 14 and 15."""
+    around = models.Around(paths)
+    opacity = models.read_opacity(sections[6][1], around)
+    indices = models.read_scales(sections[20][1], around)
+    vectors = models.read_rotation(sections[21][1], around, indices)
+    integers = np.zeros((len(paths), k, 3), np.int64)
+    for i, own in enumerate(models.read_sh_dc(sections[22][1], around)):
+        integers[i, 0] = own
+    if k > 1:
+        for i, own in enumerate(models.read_sh_ac(sections[23][1], around, opacity, indices, k)):
+            integers[i, 1:] = np.array(own).T[1:]
+    return opacity, indices, vectors, integers
+
+
 def decode(data: bytes) -> dict[str, np.ndarray]:
     """The tensors of section 11, float32."""
-    sections = read_file(data)
+    version, sections, raw_sizes = read_file(data)
     raw = sections[1][1]
     n, levels, degree = struct.unpack_from("<IIB", raw)
     k = (degree + 1) ** 2
-    must(set(sections) == set(range(1, 19 if degree else 16)), "sections")
+    present = VERSION_1 if version == 1 else VERSION_2
+    must(set(sections) == present - (set() if degree else {16, 17, 18, 23}), "sections")
     must(degree <= 3 and len(raw) == 72 + 12 * k + 4 * levels and n <= 65536 + len(data), "model")
     must(not any(raw[9:16]) and not any(raw[68:72]), "reserved")
     origin, extent = struct.unpack_from("<3d", raw, 16), struct.unpack_from("<d", raw, 40)[0]
@@ -150,7 +187,14 @@ def decode(data: bytes) -> dict[str, np.ndarray]:
     sh_steps = np.array(struct.unpack_from(f"<{3 * k}f", raw, 72), F32).reshape(k, 3)
     table = np.array(struct.unpack_from(f"<{levels}f", raw, 72 + 12 * k), F32)
 
-    paths = read_octree(*(sections[i][1] for i in (2, 3, 4, 5)), n)
+    if version == 2:
+        expected = {6: 2, 19: 13, 20: 6, 21: 6, 22: 12, 23: 12 * (k - 1)}
+        must(all(raw_sizes[i] == n * size for i, size in expected.items() if i in sections), "raw sizes")
+        paths = read_octree(*models.read_octree(sections[19][1], n), n)
+        opacity, indices, vectors, integers = modelled_integers(sections, paths, k)
+    else:
+        paths = read_octree(*(sections[i][1] for i in (2, 3, 4, 5)), n)
+        opacity, indices, vectors, integers = plain_integers(sections, paths, k)
     means = np.empty((n, 3), F32)
     for i, path in enumerate(paths):
         for axis in range(3):
@@ -158,27 +202,17 @@ def decode(data: bytes) -> dict[str, np.ndarray]:
             means[i, axis] = F32(origin[axis] + (cell + 0.5) * (extent / 2 ** len(path)))
 
     log_scales = np.empty((n, 3), F32)
-    for axis in range(3):
-        section = sections[7 + axis]
-        slope, base = struct.unpack_from("<HH", section[1])
-        for i, symbol in enumerate(symbol_array(section, n, skip=4)):
-            index = (unzigzag(symbol) + base - ((slope * len(paths[i]) + 8) >> 4)) % 65536
-            log_scales[i, axis] = F32(F32(index) * scale_step) + scale_origin
+    for i in range(n):
+        for axis in range(3):
+            log_scales[i, axis] = F32(F32(indices[i][axis]) * scale_step) + scale_origin
 
     quats = np.empty((n, 4), F32)
-    vectors = [[unzigzag(s) for s in symbol_array(sections[10 + axis], n)] for axis in range(3)]
     for i in range(n):
-        x, y, z = (float(F32(F32(vectors[axis][i]) * rotation_step)) for axis in range(3))
+        x, y, z = (float(F32(F32(vectors[i][axis]) * rotation_step)) for axis in range(3))
         r = ((1 - x * x) - y * y) - z * z
         must(r >= 0, "rotation")
         quats[i] = F32(math.sqrt(r)), x, y, z
 
-    integers = np.zeros((n, k, 3), np.int64)
-    for channel in range(3):
-        integers[:, 0, channel] = [unzigzag(s) for s in symbol_array(sections[13 + channel], n)]
-    if degree:
-        for p, plane in enumerate(read_sh_ac(sections, n, 3 * (k - 1))):
-            integers[:, 1 + p % (k - 1), p // (k - 1)] = plane
     constants = [np.array(bits, np.uint32).view(F32)[()] for bits in (0x3F13CD3A, 0x3F3504F3, 0x3ED105EC)]
     rgb = np.empty((n, k, 3), F32)
     for i in range(n):
@@ -191,7 +225,7 @@ def decode(data: bytes) -> dict[str, np.ndarray]:
         "means": means,
         "log_scales": log_scales,
         "quats": quats,
-        "opacity_logits": table[symbol_array(sections[6], n)],
+        "opacity_logits": table[opacity],
         "sh_dc": rgb[:, 0],
         "sh_ac": rgb[:, 1:],
     }

@@ -7,9 +7,10 @@ import inspect
 import numpy as np
 import pytest
 
+from potr.codec.config import Entropy
 from potr.codec.decoder import decode
 from potr.codec.serialize import pack_model
-from tests.format import second_decoder
+from tests.format import second_decoder, second_models
 from tests.golden import cases
 from tests.golden.defects import DEFECTS
 from tests.helpers.quantized_models import random_quantized
@@ -28,13 +29,14 @@ def test_goldens(name):
     assert_same((cases.HERE / f"{name}.potr").read_bytes())
 
 
+@pytest.mark.parametrize("entropy", Entropy)
 @pytest.mark.parametrize("seed", range(6))
-def test_fresh_files(seed):
+def test_fresh_files(seed, entropy):
     rng = np.random.default_rng(seed)
     model = random_quantized(
         seed, 80, seed % 4, max_depth=int(rng.integers(0, 22)), zeros=float(rng.random()), wide=seed == 5
     )
-    assert_same(pack_model(model, 19))
+    assert_same(pack_model(model, 19, entropy))
 
 
 @pytest.mark.parametrize(
@@ -45,11 +47,17 @@ def test_it_refuses_broken_containers_too(defect):
         second_decoder.decode(defect.make())
 
 
-def test_it_shares_no_code():
+def imports(module):
     imported = set()
-    for node in ast.walk(ast.parse(inspect.getsource(second_decoder))):
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module)
-    assert imported == {"__future__", "math", "struct", "zlib", "numpy", "zstandard"}
+    return imported
+
+
+def test_it_shares_no_code():
+    assert imports(second_models) == {"__future__", "collections", "collections.abc", "struct"}
+    own = {"tests.format", "tests.format.second_models"}
+    assert imports(second_decoder) - own == {"__future__", "math", "struct", "zlib", "numpy", "zstandard"}
