@@ -227,9 +227,7 @@ def unpack(data: bytes) -> Bitstream:
     return Bitstream(version, size, tuple(sections))
 
 
-def _read_entry(
-    entry: Reader, version: int, payload: Reader, start: int, before: list[CodedSection]
-) -> CodedSection:
+def _read_entry(entry: Reader, version: int, payload: Reader, start: int, before: list[CodedSection]) -> CodedSection:
     number, coder, layout, reserved, checksum, raw_size, coded_size = _ENTRY.unpack(entry.bytes(ENTRY_SIZE))
     if number not in _SECTIONS[version]:
         raise entry.error(f"unknown section id {number}", 0)

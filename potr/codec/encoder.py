@@ -198,7 +198,7 @@ class _Session:
     def pack(self, quantized: QuantizedModel) -> bytes:
         begin = time.perf_counter()
         with self._step("packing"):
-            data = pack_model(quantized, self.config.quantize.zstd_level, self.config.entropy)
+            data = pack_model(quantized, self.config.quantize.zstd_level, self.config.quantize.entropy)
         n = quantized.num_splats
         self._report("pack", begin, n, n, {"bytes": len(data), "bits_per_splat": 8 * len(data) / max(n, 1)})
         return data

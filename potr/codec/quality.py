@@ -38,8 +38,8 @@ def _paper(quality: float) -> CodecConfig:
             rotation_levels=2 * round(20 * finer) + 1,
             scale_step=0.035 / finer,
             position_gamma=0.25 / finer,
+            entropy=Entropy.ZSTD,
         ),
-        entropy=Entropy.ZSTD,
     )
 
 
@@ -59,8 +59,8 @@ def _default(quality: float) -> CodecConfig:
             rotation_levels=2 * round(30 * finer) + 1,
             scale_step=0.22 / finer,
             position_gamma=0.45 / finer,
+            entropy=Entropy.ANS,
         ),
-        entropy=Entropy.ANS,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Optional
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
+from potr.codec.config import CodecConfig, CompactConfig, Entropy, PruneConfig, QuantizeConfig
 from potr.codec.quality import PRESETS, config_for
 from potr.codec.target import Target
 from potr.errors import ConfigError
@@ -197,6 +197,7 @@ class RunConfig:
     """One run: a scene, a quality, the codec's parameters, and how it is measured.
 
     ``prune``, ``compact`` and ``quantize`` have the fields of the stage configs, None meaning "from quality".
+    ``entropy`` is another name of ``quantize.entropy``.
     """
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -210,6 +211,7 @@ class RunConfig:
     paths: PathsConfig = field(default_factory=PathsConfig, metadata={"named": False})
     launcher: LauncherConfig = field(default_factory=LauncherConfig, metadata={"named": False})
     quality: float = _unnamed(0.5)
+    entropy: str | None = None
     target: TargetConfig = field(default_factory=TargetConfig)
     seed: int = 0
     threads: int | None = _unnamed(None)
@@ -223,6 +225,12 @@ class RunConfig:
             raise ConfigError(f"quality: expected a number in (0, 1], got {self.quality}")
         _at_least("threads", self.threads, 1)
         _at_least("seed", self.seed, 0)
+        if self.entropy is not None:
+            _one_of("entropy", self.entropy, tuple(member.value for member in Entropy))
+            if self.quantize.entropy not in (None, self.entropy):
+                raise ConfigError(
+                    f"entropy={self.entropy} and quantize.entropy={self.quantize.entropy} contradict each other"
+                )
         target = self.target.chosen()
         if target is not None and self.codec.name not in PRESETS:
             raise ConfigError(f"{target}: codec={self.codec.name} is not searched; only {' and '.join(PRESETS)} are")
@@ -257,12 +265,13 @@ class RunConfig:
 
     def overrides(self) -> Overrides:
         """The codec parameters that do not come from quality: stage to field to value."""
-        given = {stage: getattr(self, stage) for stage in STAGES}
-        return {
-            stage: {key: value for key, value in vars(values).items() if value is not None}
-            for stage, values in given.items()
-            if any(value is not None for value in vars(values).values())
+        given = {stage: dict(vars(getattr(self, stage))) for stage in STAGES}
+        if self.entropy is not None:
+            given["quantize"]["entropy"] = self.entropy
+        found = {
+            stage: {key: value for key, value in values.items() if value is not None} for stage, values in given.items()
         }
+        return {stage: values for stage, values in found.items() if values}
 
 
 def conf_folder() -> Path:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the octree fuzz target under ASan and UBSan and runs it (make fuzz): libFuzzer where there is clang, else g++
-with the target's own mutation loop.
+"""Builds the fuzz targets under ASan and UBSan and runs them (make fuzz): libFuzzer where there is clang, else g++ with
+the target's own mutation loop.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parents[1] / "potr" / "native"
+TARGETS = {
+    "fuzz_octree": ("octree.cpp",),
+    "fuzz_entropy": ("octree.cpp", "entropy_octree.cpp", "entropy_streams.cpp", "entropy_tables.cpp"),
+}
 
 
-def fuzz(seconds: float, seed: int, *, clang: str | None = None) -> str:
-    """Run for about ``seconds``; the target's report. Raises CalledProcessError where a sanitizer or check fails."""
-    sources = [str(HERE / "fuzz_octree.cpp"), str(NATIVE / "octree.cpp")]
+def fuzz(name: str, seconds: float, seed: int, *, clang: str | None = None) -> str:
+    """Run one of TARGETS for about ``seconds``; its report. Raises CalledProcessError where a sanitizer or check fails."""
+    sources = [str(HERE / f"{name}.cpp"), *(str(NATIVE / source) for source in TARGETS[name])]
     options = ["-std=c++20", "-O1", "-g", "-fno-sanitize-recover=all", f"-I{NATIVE}"]
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "fuzz_octree"
+        target = Path(folder) / name
         if clang:
             build = [clang, "-fsanitize=fuzzer,address,undefined", *options]
             run = [str(target), f"-max_total_time={max(1, round(seconds))}", f"-seed={seed}", "-rss_limit_mb=2048"]
@@ -39,7 +43,9 @@ def main() -> None:
     parser.add_argument("seed", nargs="?", type=int, default=1)
     arguments = parser.parse_args()
     try:
-        sys.stdout.write(fuzz(arguments.seconds, arguments.seed, clang=shutil.which("clang++")))
+        for name in TARGETS:
+            report = fuzz(name, arguments.seconds / len(TARGETS), arguments.seed, clang=shutil.which("clang++"))
+            sys.stdout.write(f"{name}: {report}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"{error.stderr or ''}\n{error}")
 

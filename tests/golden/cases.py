@@ -7,8 +7,10 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from potr.codec.config import Entropy
 from potr.codec.decoder import describe
 from potr.codec.quantized import QuantizedModel
+from potr.codec.serialize import pack_model
 from potr.splats import SplatModel
 from tests.helpers.quantized_models import extreme_quantized, random_quantized
 
@@ -36,6 +38,12 @@ VALID: dict[str, Callable[[], QuantizedModel]] = {
     "compressible": lambda: random_quantized(12, 400, 3, max_depth=6, zeros=0.98),
     "extremes": lambda: extreme_quantized(levels=300),
 }
+VALID |= {f"modelled_{name}": make for name, make in VALID.items()}  # the same in format version 2
+
+
+def pack(name: str) -> bytes:
+    """The file of a case as the encoder writes it now."""
+    return pack_model(VALID[name](), ZSTD_LEVEL, Entropy.ANS if name.startswith("modelled_") else Entropy.ZSTD)
 
 
 def hash_row(name: str, model: SplatModel) -> str:

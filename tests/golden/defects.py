@@ -31,9 +31,10 @@ class Defect:
     section: str
     reason: str
     damage: Damage
+    base: Callable[[], bytes] | None = None  # None: base_file
 
     def make(self) -> bytes:
-        file = Forge(base_file())
+        file = Forge((self.base or base_file)())
         data = self.damage(file)
         return bytes(file) if data is None else data
 
@@ -135,8 +136,8 @@ DEFECTS = (
     Defect("cut_in_header", "header", "expected 4 more bytes", _cut(30)),
     Defect("bad_magic", "header", "magic", _header(magic=b"\x89PNG\r\n\x1a\n")),
     Defect("text_mode_copy", "header", "magic", _header(magic=b"\x89POTR\n\x1a\0")),
-    Defect("future_version", "header", "format version 1, got 2", _header(version=2)),
-    Defect("version_0", "header", "format version 1, got 0", _header(version=0)),
+    Defect("future_version", "header", "format version 1 or 2, got 3", _header(version=3)),
+    Defect("version_0", "header", "format version 1 or 2, got 0", _header(version=0)),
     Defect("unknown_flag", "header", "no flags, got 0x0100", _header(flags=256)),
     Defect("header_checksum", "header", "checksum", _flip(29)),
     Defect("too_many_sections", "header", "at most 18 sections, got 4294967295", _header(count=0xFFFFFFFF)),

@@ -9,9 +9,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from potr.codec.decoder import decode
-from potr.codec.serialize import pack_model
 from tests.golden import cases
 from tests.golden.defects import DEFECTS
+from tests.golden.modelled_defects import MODELLED_DEFECTS
 
 
 def main() -> None:
@@ -19,14 +19,14 @@ def main() -> None:
     for old in (*cases.HERE.glob("*.potr"), *cases.ERRORS.glob("*.potr")):
         old.unlink()
     hashes, sizes = [cases.HASH_HEADER], [cases.SIZE_HEADER]
-    for name, make in cases.VALID.items():
-        data = pack_model(make(), cases.ZSTD_LEVEL)
+    for name in cases.VALID:
+        data = cases.pack(name)
         (cases.HERE / f"{name}.potr").write_bytes(data)
         hashes.append(cases.hash_row(name, decode(data)))
         sizes += cases.size_rows(name, data)
     cases.HASHES.write_text("\n".join(hashes) + "\n")
     cases.SIZES.write_text("\n".join(sizes) + "\n")
-    for defect in DEFECTS:
+    for defect in DEFECTS + MODELLED_DEFECTS:
         (cases.ERRORS / f"{defect.name}.potr").write_bytes(defect.make())
 
 

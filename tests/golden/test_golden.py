@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from potr.codec.decoder import decode
-from potr.codec.serialize import pack_model
 from potr.errors import BitstreamError
 from tests.golden import cases
 from tests.golden.defects import DEFECTS
+from tests.golden.modelled_defects import MODELLED_DEFECTS
 
 CONSTRAINTS = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
 PINNED = all(f"{name}=={importlib.metadata.version(name)}" in CONSTRAINTS for name in ("zstandard", "numpy"))
 pinned_only = pytest.mark.skipif(not PINNED, reason="zstandard or numpy is not the version of constraints.txt")
+ALL_DEFECTS = DEFECTS + MODELLED_DEFECTS
 
 
 @pytest.mark.parametrize("name", cases.VALID)
@@ -28,7 +29,7 @@ def test_file_decodes_to_its_hashes(name):
 @pinned_only
 @pytest.mark.parametrize("name", cases.VALID)
 def test_encoder_writes_the_same_bytes(name):
-    data = pack_model(cases.VALID[name](), cases.ZSTD_LEVEL)
+    data = cases.pack(name)
     assert data == (cases.HERE / f"{name}.potr").read_bytes(), "run make golden and review the change"
     recorded = [row for row in cases.SIZES.read_text().splitlines() if row.startswith(f"{name},")]
     assert cases.size_rows(name, data) == recorded
@@ -36,11 +37,11 @@ def test_encoder_writes_the_same_bytes(name):
 
 def test_there_is_a_file_for_every_case_and_no_other():
     assert {p.stem for p in cases.HERE.glob("*.potr")} == set(cases.VALID)
-    assert {p.stem for p in cases.ERRORS.glob("*.potr")} == {d.name for d in DEFECTS}
-    assert len({d.name for d in DEFECTS}) == len(DEFECTS)
+    assert {p.stem for p in cases.ERRORS.glob("*.potr")} == {d.name for d in ALL_DEFECTS}
+    assert len({d.name for d in ALL_DEFECTS}) == len(ALL_DEFECTS)
 
 
-@pytest.mark.parametrize("defect", DEFECTS, ids=lambda d: d.name)
+@pytest.mark.parametrize("defect", ALL_DEFECTS, ids=lambda d: d.name)
 @pytest.mark.parametrize("source", ["committed", "made"])
 def test_defect_is_refused_by_name_and_reason(defect, source):
     data = (cases.ERRORS / f"{defect.name}.potr").read_bytes() if source == "committed" else defect.make()
