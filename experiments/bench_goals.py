@@ -110,7 +110,7 @@ def encoder() -> tuple[Callable[..., Any], str]:
         from potr.codec import encoder as without
     finally:
         del sys.modules["zstandard"]
-    without.pack_model = lambda model, zstd_level: b""  # everything that it would pack has been computed
+    without.pack_model = lambda *model_and_options: b""  # everything that it would pack has been computed
     return without.encode, "without packing: zstandard is not installed"
 
 

@@ -14,7 +14,7 @@ _SMALLEST_BLOCK = 2048  # raw bytes; a smaller block's own code table costs more
 
 
 class Coder(IntEnum):
-    """Coder ids as stored in the section table. What MODELLED codes only the codec layer knows (potr.codec.modelled)."""
+    """Coder ids as stored in the section table. MODELLED is decoded by potr.codec.modelled, not here."""
 
     STORED = 0
     ZSTD = 1

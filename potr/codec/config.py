@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
+from potr.codec.entropy import Entropy
 from potr.errors import ConfigError
 
 
@@ -17,13 +18,6 @@ class Criterion(Enum):
     PHOTO = "photo"  # change of the error against the photographs
     RENDER = "render"  # change of the render itself (fidelity)
     BOTH = "both"  # the larger of the two
-
-
-class Entropy(Enum):
-    """How the integers become bytes."""
-
-    ANS = "ans"  # adaptive arithmetic coding by context, format version 2
-    ZSTD = "zstd"  # byte streams under zstd, format version 1
 
 
 def _check_range(config: Any, name: str, low: float, high: float) -> None:

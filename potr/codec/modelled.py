@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sections of format version 2: every attribute coded by context (docs/format.md, sections 12 to 15).
 
-The models need what was decoded before: opacity, scales and DC the octree, rotation the scales, AC opacity and scales. So
-two threads share the work; each section has its own coder and statistics.
+The models need what was decoded before: opacity, scales and DC the octree, rotation the scales, AC opacity and scales.
+So two threads share the work; each section has its own coder and statistics.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from dataclasses import fields, replace
 from enum import Enum
 from typing import Any
 
-from potr.codec.config import CodecConfig, CompactConfig, Entropy, PruneConfig, QuantizeConfig
+from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
+from potr.codec.entropy import Entropy
 from potr.errors import ConfigError
 
 STAGES = ("prune", "compact", "quantize")

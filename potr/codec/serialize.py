@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potr.bitstream.container import Bitstream, CodedSection, Section, SectionId, pack, pack_modelled, unpack
-from potr.codec.config import Entropy
+from potr.codec.entropy import Entropy
 from potr.codec.modelled import modelled_sections, read_modelled
 from potr.codec.octree import OctreeStreams, decode_octree, encode_octree, level_ends
 from potr.codec.parameters import Parameters, parameters_from_bytes, parameters_to_bytes

@@ -17,7 +17,8 @@ from typing import Any, Optional
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from potr.codec.config import CodecConfig, CompactConfig, Entropy, PruneConfig, QuantizeConfig
+from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
+from potr.codec.entropy import Entropy
 from potr.codec.quality import PRESETS, config_for
 from potr.codec.target import Target
 from potr.errors import ConfigError

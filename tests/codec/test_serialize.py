@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potr.bitstream.container import SectionId
+from potr.codec.entropy import Entropy
 from potr.codec.quantized import QuantizedModelError
 from potr.codec.serialize import pack_model, serialize, unpack_model
 from potr.codec.sparse_sh import dense_from_values, significance_from_gaps, sparse_from_dense
@@ -24,18 +25,42 @@ from tests.helpers.quantized_models import assert_identical, extreme_quantized, 
     max_depth=st.sampled_from([0, 1, 5, 12, 21]),
     zeros=st.sampled_from([0.0, 0.5, 0.95, 1.0]),
     wide=st.booleans(),
+    entropy=st.sampled_from(Entropy),
 )
-@settings(max_examples=80, deadline=None)
-def test_unpack_undoes_pack_bit_for_bit(seed, n, sh_degree, max_depth, zeros, wide):
+@settings(max_examples=120, deadline=None)
+def test_unpack_undoes_pack_bit_for_bit(seed, n, sh_degree, max_depth, zeros, wide, entropy):
     model = random_quantized(seed, n, sh_degree, max_depth=max_depth, zeros=zeros, wide=wide)
-    data = pack_model(model, 3)
+    data = pack_model(model, 3, entropy)
     assert_identical(unpack_model(data), model)
-    assert pack_model(model, 3) == data
+    assert pack_model(model, 3, entropy) == data
 
 
-def test_extremes_survive():
+@pytest.mark.parametrize("entropy", Entropy)
+def test_extremes_survive(entropy):
     model = extreme_quantized()
-    assert_identical(unpack_model(pack_model(model, 1)), model)
+    assert_identical(unpack_model(pack_model(model, 1, entropy)), model)
+
+
+@pytest.mark.parametrize(("smooth", "most"), [(False, 1.0), (True, 0.9)])
+def test_coding_by_context_takes_fewer_bytes(smooth, most):
+    """On noise, and far fewer where neighbours have similar colours."""
+    model = random_quantized(5, 4000, 1)
+    if smooth:
+        places = (model.cells + 0.5) / 2.0 ** model.depths[:, None]
+        sh = model.sh.copy()
+        sh[:, 0] = np.rint(60 * np.sin(20 * places)) + model.sh[:, 0] // 4
+        model = replace(model, sh=sh)
+    old, new = pack_model(model, 22), pack_model(model, 22, Entropy.ANS)
+    assert (old[8], new[8]) == (1, 2)
+    assert len(new) < most * len(old)
+    assert_identical(unpack_model(new), model)
+
+
+@pytest.mark.parametrize("entropy", Entropy)
+def test_cells_out_of_order_are_refused_by_both_coders(entropy):
+    model = random_quantized(5, 50, 0, duplicates=0.0)
+    with pytest.raises(ModelError, match="depth-first order"):
+        pack_model(replace(model, cells=model.cells[::-1].copy(), depths=model.depths[::-1].copy()), 1, entropy)
 
 
 @pytest.mark.parametrize("level", [1, 9, 19, 22])

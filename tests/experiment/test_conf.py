@@ -4,6 +4,7 @@
 import dataclasses
 import inspect
 import re
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 
 from potr.codec.config import Criterion
+from potr.codec.entropy import Entropy
 from potr.codec.quality import PRESETS, config_for
 from potr.errors import ConfigError
 from potr.experiment import schema
@@ -107,8 +109,18 @@ def test_every_single_codec_parameter_can_be_overridden() -> None:
     for stage, kind in STAGES.items():
         for field in dataclasses.fields(kind):
             value = getattr(getattr(usual, stage), field.name)
-            text = value.value if isinstance(value, Criterion) else "null" if value is None else value
+            text = value.value if isinstance(value, Enum) else "null" if value is None else value
             assert composed(f"{stage}.{field.name}={text}").codec_config() == usual
+
+
+def test_entropy_is_a_choice_of_its_own_and_follows_the_preset() -> None:
+    assert composed().codec_config().quantize.entropy is Entropy.ANS
+    assert composed("codec=paper").codec_config().quantize.entropy is Entropy.ZSTD
+    assert composed("codec=paper", "entropy=ans").codec_config().quantize.entropy is Entropy.ANS
+    chosen = composed("entropy=zstd")
+    assert chosen.codec_config().quantize.entropy is Entropy.ZSTD
+    assert schema.changes(chosen) == {"entropy": "zstd"}
+    assert schema.with_codec_resolved(chosen).codec_config() == chosen.codec_config()
 
 
 @pytest.mark.parametrize("override", ["prune.capp=1", "qualty=0.3", "dataset.pth=x", "evaluate.lpps=vgg"])
@@ -120,6 +132,7 @@ def test_a_misspelt_key_fails_at_composition(override: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("entropy=lzma", r"unknown value of entropy: 'lzma'.*ans, zstd"),
         ("quality=0", r"quality: expected a number in \(0, 1\], got 0.0"),
         ("quality=1.5", r"quality: expected a number in \(0, 1\], got 1.5"),
         ("quality=nan", r"quality: expected a number in \(0, 1\], got nan"),

@@ -22,7 +22,7 @@ TARGETS = {
 
 
 def fuzz(name: str, seconds: float, seed: int, *, clang: str | None = None) -> str:
-    """Run one of TARGETS for about ``seconds``; its report. Raises CalledProcessError where a sanitizer or check fails."""
+    """Run one of TARGETS for about ``seconds``; its report. CalledProcessError where a sanitizer or check fails."""
     sources = [str(HERE / f"{name}.cpp"), *(str(NATIVE / source) for source in TARGETS[name])]
     options = ["-std=c++20", "-O1", "-g", "-fno-sanitize-recover=all", f"-I{NATIVE}"]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sections 12 to 15 of docs/format.md from the document alone: the second decoder's slow, obvious half for version 2."""
+"""Sections 12 to 15 of docs/format.md from the document alone: the second decoder's slow, obvious models."""
 
 from __future__ import annotations
 

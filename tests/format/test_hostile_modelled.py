@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What test_hostile.py asks of version 1, of version 2: damage ends in BitstreamError or another valid model; cheaply."""
+"""test_hostile.py for version 2: damage ends in BitstreamError or another valid model; cheaply."""
 
 import struct
 import tracemalloc
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from potr.bitstream.container import ENTRY_SIZE, HEADER_SIZE, VERSIONS
-from potr.codec.config import Entropy
 from potr.codec.decoder import decode, dequantize
+from potr.codec.entropy import Entropy
 from potr.codec.quantized import validate
 from potr.codec.serialize import FREE_SPLATS, pack_model, unpack_model
 from potr.errors import BitstreamError

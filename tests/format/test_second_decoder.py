@@ -7,8 +7,8 @@ import inspect
 import numpy as np
 import pytest
 
-from potr.codec.config import Entropy
 from potr.codec.decoder import decode
+from potr.codec.entropy import Entropy
 from potr.codec.serialize import pack_model
 from tests.format import second_decoder, second_models
 from tests.golden import cases

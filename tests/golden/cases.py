@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from potr.codec.config import Entropy
 from potr.codec.decoder import describe
+from potr.codec.entropy import Entropy
 from potr.codec.quantized import QuantizedModel
 from potr.codec.serialize import pack_model
 from potr.splats import SplatModel

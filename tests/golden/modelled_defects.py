@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from potr.codec.config import Entropy
+from potr.codec.entropy import Entropy
 from potr.codec.serialize import pack_model
 from tests.golden.cases import ZSTD_LEVEL
 from tests.golden.defects import MODEL, OPACITY, Damage, Defect
