@@ -61,7 +61,7 @@ def main() -> None:
 
     def measured(config: QuantizeConfig) -> tuple[float, float]:
         quantized = quantize(model, config, statistics=statistics, cap=state.cap or 0.0, pixel_size=pixel_size)
-        data = pack_model(quantized, config.zstd_level)
+        data = pack_model(quantized, config.zstd_level, config.entropy)
         return evaluate(decode(data), scene.test_views, rasterizer).psnr or 0.0, 8 * len(data) / model.num_splats
 
     config = config_for(arguments.quality).quantize
