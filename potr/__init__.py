@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
     from potr.codec.decoder import decode
     from potr.codec.encoder import Encoded, StageReport, encode
+    from potr.codec.own_renders import PlacedViews, config_for_renders, views_around, without_invisible
     from potr.codec.quality import config_for
     from potr.codec.target import Target
     from potr.errors import (
@@ -43,6 +44,7 @@ __all__ = [
     "load_ply", "save_ply", "load_scene",
     # codec
     "encode", "encode_to_target", "decode", "config_for", "Target", "Targeted",
+    "views_around", "PlacedViews", "config_for_renders", "without_invisible",
     "CodecConfig", "PruneConfig", "CompactConfig", "QuantizeConfig", "Encoded", "StageReport",
     # rendering
     "select_rasterizer", "Rasterizer", "RemovalCost", "ColorStatistics",
@@ -62,6 +64,7 @@ _HOMES = {
     "potr.codec.config": ("CodecConfig", "CompactConfig", "PruneConfig", "QuantizeConfig"),
     "potr.codec.decoder": ("decode",),
     "potr.codec.encoder": ("Encoded", "StageReport", "encode"),
+    "potr.codec.own_renders": ("PlacedViews", "config_for_renders", "views_around", "without_invisible"),
     "potr.codec.quality": ("config_for",),
     "potr.codec.target": ("Target",),
     "potr.errors": (

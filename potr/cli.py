@@ -52,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _encode(args: argparse.Namespace) -> str:
-    from potr.evaluate.targeted import mean_psnr
-    from potr.experiment import schema
+    from potr.evaluate.quality import evaluate
     from potr.experiment.overrides import parse_overrides
     from potr.files import refuse_existing, write_atomic
 
@@ -61,50 +60,71 @@ def _encode(args: argparse.Namespace) -> str:
     given = parse_overrides(args.set)
     potr.config_for(_QUALITY, args.codec, given)  # refuses what is out of range before anything is read
     target = _target(args)
-    if args.scene is None:
-        raise ConfigError(
-            "for now a model is compressed with the views it was trained on: --scene DIR names the folder that has "
-            "them (COLMAP, transforms_*.json or cameras.json, and the photographs)"
-        )
-    background = None if args.background is None else schema.parse_color(args.background)
-    scene = potr.load_scene(
-        args.scene, model=args.model, background=background, downscale=args.downscale, clean=args.clean
-    )
+    rasterizer = potr.select_rasterizer(args.backend, threads=args.threads)
+    scene, splats, adapted = _to_encode(args, rasterizer)
+
+    def config_at(quality: float) -> potr.CodecConfig:
+        return adapted(potr.config_for(quality, args.codec, given))
+
     quality, found = args.quality or _QUALITY, None
-    shared = {
-        "rasterizer": potr.select_rasterizer(args.backend, threads=args.threads),
-        "checkpoint": _checkpoint(args.output),
-        "progress": args.progress,
-    }
+    files = {"checkpoint": _checkpoint(args.output), "progress": args.progress}
     if target is None:
-        config = potr.config_for(quality, args.codec, given)
-        encoded = potr.encode(scene.model, scene.train_views, config=config, **shared)
+        config = config_at(quality)
+        encoded = potr.encode(scene.model, scene.train_views, config=config, rasterizer=rasterizer, **files)
     else:
         found = potr.encode_to_target(
-            scene.model,
-            scene.train_views,
-            target,
-            config_at=lambda quality: potr.config_for(quality, args.codec, given),
-            **shared,
+            scene.model, scene.train_views, target, config_at=config_at, rasterizer=rasterizer, **files
         )
         quality, encoded = found.quality, found.encoded
     write_atomic(args.output, encoded.data, overwrite=args.overwrite)
     report: dict[str, Any] = {
         "output": str(args.output),
         "bytes": len(encoded.data),
-        "splats_before": scene.model.num_splats,
+        "splats_before": splats,
         "splats_after": encoded.stages[-1].splats_after,
         "quality": quality,
         "stages": [dataclasses.asdict(stage) for stage in encoded.stages],
     }
     if found is not None:
         report["target"] = found.to_dict()
-        if found.train_psnr is not None and scene.test_views:
-            report["target"]["test_psnr_before"], report["target"]["test_psnr_after"] = (
-                mean_psnr(model, scene.test_views, shared["rasterizer"])
-                for model in (scene.model, potr.decode(encoded.data))
-            )
+    alone = args.scene is None
+    if scene.test_views and (alone or (found is not None and found.train_psnr is not None)):
+        after = evaluate(potr.decode(encoded.data), scene.test_views, rasterizer, progress=args.progress)
+        report["judged"] = {"views": len(after.views), "psnr_after": after.psnr, "ssim_after": after.ssim}
+        if not alone:
+            report["judged"]["psnr_before"] = evaluate(scene.model, scene.test_views, rasterizer).psnr
     return _json(report) if args.json else _encoded_text(report)
+
+
+def _to_encode(
+    args: argparse.Namespace, rasterizer: potr.Rasterizer
+) -> tuple[potr.Scene, int, Callable[[potr.CodecConfig], potr.CodecConfig]]:
+    """The model with its views, how many splats it had, and what its configuration becomes where views are placed."""
+    from potr.experiment import schema
+
+    if args.scene is not None:
+        background = None if args.background is None else schema.parse_color(args.background)
+        scene = potr.load_scene(
+            args.scene, model=args.model, background=background, downscale=args.downscale, clean=args.clean
+        )
+        return scene, scene.model.num_splats, lambda config: config
+    if args.background is not None or args.downscale != 1.0:
+        raise ConfigError("--background and --downscale are of a scene's photographs: they need --scene DIR")
+    if args.psnr_drop is not None:
+        raise ConfigError(
+            "--psnr-drop is a loss against photographs: it needs --scene DIR; --size-mb and --splats do not"
+        )
+    from potr.codec.own_renders import config_for_renders, views_around, without_invisible
+
+    whole = potr.load_ply(args.model, clean=args.clean)
+    model = without_invisible(whole)
+    placed = views_around(model, rasterizer, progress=args.progress)
+    log.info(
+        "no scene: %d views placed %s, the model's own renders in the place of photographs",
+        len(placed.train) + len(placed.held_out), "inside" if placed.layout.unbounded else "around",
+    )  # fmt: skip
+    scene = potr.Scene(args.model.stem, model, placed.train, placed.held_out)
+    return scene, whole.num_splats, lambda config: config_for_renders(config, placed, model.num_splats)
 
 
 def _decode(args: argparse.Namespace) -> str:
@@ -224,15 +244,24 @@ def _encoded_text(report: dict[str, Any]) -> str:
     ratio = UNCOMPRESSED_BYTES_PER_SPLAT * before / size
     seconds = ", ".join(f"{stage['name']} {stage['seconds']:.1f} s" for stage in report["stages"])
     text = f"{report['output']}: {size:,} bytes, {ratio:.1f}x smaller; {after:,} of {before:,} splats; {seconds}"
-    return text + _found_text(report["quality"], report["target"]) if "target" in report else text
+    if "target" in report:
+        text += _found_text(report["quality"], report["target"])
+    if "judged" in report:
+        judged = report["judged"]
+        text += f"\n{judged['views']} views that the encoder has not seen: "
+        if "psnr_before" in judged:
+            before, after = judged["psnr_before"], judged["psnr_after"]
+            text += f"PSNR {before:.2f} to {after:.2f} dB ({after - before:+.2f})"
+        else:
+            text += f"PSNR {judged['psnr_after']:.2f} dB, SSIM {judged['ssim_after']:.4f} to the uncompressed renders"
+    return text
 
 
 def _found_text(quality: float, target: dict[str, Any]) -> str:
     text = f"\nquality {quality:.4f}, found in {len(target['trials'])} trials"
-    for views, words in (("train", "training views"), ("test", "test views")):
-        if f"{views}_psnr_before" in target:
-            before, after = target[f"{views}_psnr_before"], target[f"{views}_psnr_after"]
-            text += f"; PSNR on the {words} {before:.2f} to {after:.2f} dB ({after - before:+.2f})"
+    if "train_psnr_before" in target:
+        before, after = target["train_psnr_before"], target["train_psnr_after"]
+        text += f"; PSNR on the training views {before:.2f} to {after:.2f} dB ({after - before:+.2f})"
     return text
 
 
@@ -287,10 +316,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"potr {potr.__version__}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
-    add = _command(commands, "encode", _encode, "compress a .ply with the views it was trained on")
+    add = _command(commands, "encode", _encode, "compress a .ply, best with the views it was trained on")
     add("model", type=Path, metavar="MODEL.ply", help="the trained model")
     add("-o", "--output", type=Path, required=True, metavar="OUT.potr", help="the compressed file")
-    add("--scene", type=Path, metavar="DIR", help="folder with the training cameras and photographs; needed for now")
+    help_scene = "folder with the training cameras and photographs; without it views are placed around the model"
+    add("--scene", type=Path, metavar="DIR", help=help_scene)
     one = commands.choices["encode"].add_mutually_exclusive_group()
     one.add_argument("--quality", type=_quality, metavar="Q", help="0 < Q <= 1, larger is better and bigger (0.5)")
     help_drop = "or as good: PSNR on the training views this much below the uncompressed model's, within 0.02 dB"

@@ -171,7 +171,8 @@ def test_outputs_are_not_overwritten_unasked(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("encode", "{model}", "-o", "{new}"), "for now a model is compressed with the views it was trained on"),
+        (("encode", "{model}", "-o", "{new}", "--downscale", "2"), "photographs: they need --scene DIR"),
+        (("encode", "{model}", "-o", "{new}", "--psnr-drop", "1"), "a loss against photographs: it needs --scene DIR"),
         ((*ENCODE, "--quality", "1.5"), r"expected a number in (0, 1], got '1.5'"),
         ((*ENCODE, "--codec", "jpeg"), "codec: expected one of default, paper, got 'jpeg'"),
         ((*ENCODE, "--set", "prune.capp=1"), "did you mean 'prune.cap'?"),

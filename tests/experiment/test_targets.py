@@ -121,7 +121,7 @@ def test_a_loss_is_met_on_the_training_views(
     assert cli.main(command) == 0
     text = capsys.readouterr().out
     assert f"PSNR on the training views {before:.2f} to {after:.2f} dB" in text
-    assert "; PSNR on the test views " in text
+    assert f"\n{len(scene.test_views)} views that the encoder has not seen: PSNR " in text
     assert output.read_bytes() == found.encoded.data
     assert [path.name for path in tmp_path.iterdir()] == ["out.potr"]
 
