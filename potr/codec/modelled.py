@@ -82,13 +82,14 @@ def read_modelled(bitstream: Bitstream, parameters: Parameters) -> dict[str, NDA
     opacity, scales = np.empty(n, np.uint16), np.empty((n, 3), np.uint16)
     rotation, sh = np.empty((n, 3), np.int16), np.zeros((n, k, 3), np.int32)
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(_run, sections[SectionId.SH_DC], _entropy.decode_sh_dc, neighbors, sh)
-        _run(sections[SectionId.OPACITY], _entropy.decode_opacity, neighbors, opacity)
+        first = pool.submit(_run, sections[SectionId.OPACITY], _entropy.decode_opacity, neighbors, opacity)
+        second = pool.submit(_run, sections[SectionId.SH_DC], _entropy.decode_sh_dc, neighbors, sh)
         _run(sections[SectionId.LOG_SCALES], _entropy.decode_scales, neighbors, scales)
         last = pool.submit(_run, sections[SectionId.ROTATION], _entropy.decode_rotation, neighbors, scales, rotation)
+        first.result()
         if k > 1:
             _run(sections[SectionId.SH_AC], _entropy.decode_sh_ac, neighbors, opacity, scales, sh)
-        other.result()
+        second.result()
         last.result()
     return {
         "cells": cells, "depths": depths, "opacity": opacity, "log_scales": scales, "rotation": rotation, "sh": sh
