@@ -77,6 +77,10 @@ def save(path: Path, key: str, progressed: Progressed) -> None:
         if phase is not None:
             arrays[name] = phase.kept.cpu().numpy()
             arrays[f"{name}_before"] = phase.before.cpu().numpy()
+            if phase.refitted is not None:
+                arrays |= {
+                    f"{name}_{f.name}": getattr(phase.refitted, f.name).cpu().numpy() for f in fields(SplatModel)
+                }
     if progressed.sh is not None:
         arrays["sh"] = progressed.sh.cpu().numpy()
     write_atomic(path, lambda file: np.savez(file, **arrays), overwrite=True)
@@ -94,10 +98,10 @@ def load(path: Path, key: str) -> Progressed:
             log.warning("%s: checkpoint of another model, views or parameters; starting over", path)
             return Progressed()
         return Progressed(
-            early=_state(state["early"], arrays.get("early"), arrays.get("early_before")),
+            early=_state(state["early"], arrays, "early"),
             sh=torch.from_numpy(arrays["sh"]) if "sh" in arrays else None,
             compact_details=state["compact_details"],
-            late=_state(state["late"], arrays.get("late"), arrays.get("late_before")),
+            late=_state(state["late"], arrays, "late"),
             seconds=state["seconds"],
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -116,15 +120,19 @@ def _passes(state: PruneState | None) -> dict[str, Any] | None:
     }
 
 
-def _state(stored: dict[str, Any] | None, kept: Any, before: Any) -> PruneState | None:
+def _state(stored: dict[str, Any] | None, arrays: dict[str, Any], name: str) -> PruneState | None:
     if stored is None:
         return None
     reports = tuple(PassReport(**report) for report in stored["passes"])
+    refitted = None
+    if f"{name}_means" in arrays:
+        refitted = SplatModel(**{f.name: torch.from_numpy(arrays[f"{name}_{f.name}"]) for f in fields(SplatModel)})
     return PruneState(
-        torch.from_numpy(kept),
-        torch.from_numpy(before),
+        torch.from_numpy(arrays[name]),
+        torch.from_numpy(arrays[f"{name}_before"]),
         reports,
         stored["share_limit"],
         stored["cap"],
         stored["finished"],
+        refitted,
     )

@@ -65,6 +65,11 @@ class PruneConfig(_Checked):
     criterion: Criterion = Criterion.BOTH
     # Splats that no training view sees go first.
     remove_unseen: bool = True
+    # Rounds of closed-form steps towards the photographs, geometry and colour, after each early pass; 0: none. Each
+    # round costs two passes over the views.
+    refit_rounds: int = _limits(0, 100, 0)
+    # As many more after the last early pass.
+    final_refit_rounds: int = _limits(0, 100, 0)
     # Instead of the cap: keep this many splats, or this share of them.
     target_splats: int | None = _limits(1, 2**31, None)
     target_share: float | None = _limits(1e-6, 1.0, None)

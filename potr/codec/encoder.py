@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from potr.cameras import View
 from potr.codec import checkpoint as checkpoints
 from potr.codec.checkpoint import Progressed
 from potr.codec.compact import compact
 from potr.codec.config import CodecConfig
+from potr.codec.decoder import dequantize
 from potr.codec.footprint import pixel_sizes
 from potr.codec.prune import PruneState, absolute_target, final_cap, prune, start
 from potr.codec.quality import config_for
-from potr.codec.quantize import quantize
+from potr.codec.quantize import quantize_colors, quantize_geometry
 from potr.codec.quantized import QuantizedModel
 from potr.codec.refit import refit
 from potr.codec.serialize import pack_model
@@ -93,14 +93,14 @@ def encode(
     config = config or config_for(quality)
     rasterizer = rasterizer or select("auto")
     model = model.to(rasterizer.device)
-    pixel_size = _pixel_size_in_views(model, views)
+    _check_in_sight(model, views)
     session = _Session(model, views, config, rasterizer, checkpoint, shared, progress)
     session.begin_after(early)
 
     early = session.prune("early", model)
-    compacted = session.compact(model.select(early.kept))
+    compacted = session.compact(early.survivors(model))
     late = session.prune("late", compacted)
-    quantized = session.quantize(compacted.select(late.kept), pixel_size[early.kept][late.kept])
+    quantized = session.quantize(late.survivors(compacted))
     data = session.pack(quantized)
 
     if checkpoint is not None:
@@ -108,14 +108,13 @@ def encode(
     return Encoded(data, tuple(session.reports), config, session.resumed)
 
 
-def _pixel_size_in_views(model: SplatModel, views: Sequence[View]) -> Tensor:
-    """[N] world size of a pixel at each splat; SceneError if no view has a splat in its frustum."""
+def _check_in_sight(model: SplatModel, views: Sequence[View]) -> None:
+    """SceneError if no view has a splat in its frustum."""
     if not views:
         raise SceneError("encode: expected training views, found none; pruning and compaction need them")
     sizes = pixel_sizes(model, [view.camera for view in views])
     if model.num_splats and not bool(torch.isfinite(sizes).any()):
         raise SceneError(f"encode: none of the {len(views)} views has any of the {model.num_splats} splats in sight")
-    return sizes
 
 
 class _Session:
@@ -184,13 +183,19 @@ class _Session:
         self._report("compact", begin, model.num_splats, model.num_splats, self.done.compact_details)
         return model
 
-    def quantize(self, model: SplatModel, pixel_size: Tensor) -> QuantizedModel:
+    def quantize(self, model: SplatModel) -> QuantizedModel:
         begin = time.perf_counter()
-        model, statistics, mse_before = self._refitted(model, "quantisation statistics")
+        config = self.config.quantize
+        with self._step("quantisation of geometry"):
+            pixel_size = pixel_sizes(model, [view.camera for view in self.views])
+            quantized, order = quantize_geometry(model, config, pixel_size)
+        # The colours are refitted to the geometry as the decoder will have it, and make up for some of its errors.
+        placed = dequantize(quantized).to(model.device).with_sh(model.sh[order.to(model.device)])
+        placed, statistics, mse_before = self._refitted(placed, "quantisation statistics")
         self._close_phase("prune_late", mse_before)
         cap = self._final_cap(mse_before, model.num_splats)
-        with self._step("quantisation"):
-            quantized = quantize(model, self.config.quantize, statistics=statistics, cap=cap, pixel_size=pixel_size)
+        with self._step("quantisation of colours"):
+            quantized = quantize_colors(quantized, placed.sh, config, statistics, cap)
         details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": mse_before}
         self._report("quantize", begin, model.num_splats, quantized.num_splats, details)
         return quantized

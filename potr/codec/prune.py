@@ -13,6 +13,7 @@ from torch import Tensor
 
 from potr.cameras import View
 from potr.codec.config import Criterion, PruneConfig
+from potr.codec.refit import refit_rounds
 from potr.progress import Progress, silent
 from potr.rasterizer.base import Rasterizer, RemovalCost
 from potr.splats import SplatModel
@@ -68,6 +69,7 @@ class PruneState:
         cap: rise of the MSE that a removal may cost in the end; None before the first pass. With a target, the most
             that a removed splat was charged with so far, None while nothing was.
         finished: nothing is left to do.
+        refitted: what is there, after its refits; None where there were none.
     """
 
     kept: Tensor
@@ -76,6 +78,13 @@ class PruneState:
     share_limit: float
     cap: float | None = None
     finished: bool = False
+    refitted: SplatModel | None = None
+
+    def survivors(self, model: SplatModel) -> SplatModel:
+        """What is there of the phase's input model."""
+        if self.refitted is not None:
+            return self.refitted
+        return model if len(self.kept) == model.num_splats else model.select(self.kept)
 
 
 def start(model: SplatModel, config: PruneConfig, cap: float | None = None) -> PruneState:
@@ -117,11 +126,11 @@ def prune(
         progress: told of every view of every pass.
 
     Returns:
-        The final state; ``model.select(state.kept)`` is the pruned model.
+        The final state; ``state.survivors(model)`` is the pruned model.
     """
     passes = config.early_passes if phase == "early" else config.late_passes
     state = state or start(model, config)
-    state = replace(state, kept=state.kept.to(model.device), before=state.before.to(model.device))
+    state = _on_device(state, model.device)
     config = absolute_target(config, model.num_splats)
     costs: RemovalCost | None = None  # of the splats at hand, where known
     last_costs: RemovalCost | None = None  # of those before the last pass
@@ -135,7 +144,7 @@ def prune(
         def report(_: str, view: int, total: int, /, label: str = label) -> None:
             progress(label, view, total)
 
-        costs = costs or rasterizer.removal_cost(_survivors(model, state), views, progress=report)
+        costs = costs or rasterizer.removal_cost(state.survivors(model), views, progress=report)
         mse = costs.sse / costs.samples
         unchecked = bool(state.passes) and state.passes[-1].real_mse_change is None
         state = _check_last_pass(state, mse, config)
@@ -156,11 +165,43 @@ def prune(
             state = replace(state, finished=True)
         last_costs, costs = costs, None
         log.info("%s", describe(state.passes[-1]))
+        rounds = _refits(config, phase, number, passes)
+        if rounds and removed.any():
+            state = _refitted(model, views, rasterizer, config, state, removed, rounds, progress)
+            costs = last_costs if state.passes[-1].undone else None
         on_pass(state)
 
 
-def _survivors(model: SplatModel, state: PruneState) -> SplatModel:
-    return model if len(state.kept) == model.num_splats else model.select(state.kept)
+def _refits(config: PruneConfig, phase: str, number: int, passes: int) -> int:
+    """Rounds of refitting after a pass."""
+    if phase == "late":
+        return 0
+    return config.refit_rounds + (config.final_refit_rounds if number + 1 == passes else 0)
+
+
+def _refitted(
+    model: SplatModel, views: Sequence[View], rasterizer: Rasterizer, config: PruneConfig, state: PruneState,
+    removed: Tensor, rounds: int, progress: Progress,
+) -> PruneState:  # fmt: skip
+    """The pass checked, for the first statistics tell its real cost, and what it left refitted if it stands."""
+    checked = state
+
+    def accept(mse: float) -> bool:
+        nonlocal checked
+        checked = _check_last_pass(state, mse, config)
+        return not checked.passes[-1].undone
+
+    def report(stage: str, done: int, total: int, /) -> None:
+        progress(f"refit after pass {len(state.passes)}, {stage}", done, total)
+
+    left = state.refitted.select(~removed) if state.refitted is not None else state.survivors(model)
+    left = refit_rounds(left, views, rasterizer, rounds, on_mse=accept, progress=report)
+    return checked if checked.passes[-1].undone else replace(checked, refitted=left)
+
+
+def _on_device(state: PruneState, device: torch.device) -> PruneState:
+    refitted = state.refitted.to(device) if state.refitted is not None else None
+    return replace(state, kept=state.kept.to(device), before=state.before.to(device), refitted=refitted)
 
 
 def absolute_target(config: PruneConfig, num_splats: int) -> PruneConfig:

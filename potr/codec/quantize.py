@@ -34,27 +34,63 @@ def quantize(
     cap: float = 0.0,
     pixel_size: Tensor | None = None,
 ) -> QuantizedModel:
-    """Quantise a model.
+    """Quantise a model: its geometry, then its colours as they are.
 
     Args:
         model: N splats.
         config: the steps.
-        statistics: how the training views see each splat's colour: SH levels are then chosen jointly in that metric,
-            each taking up the others' rounding errors; else every coefficient is rounded by itself.
+        statistics: of this model, see ``quantize_colors``.
+        cap: see ``quantize_colors``.
+        pixel_size: see ``quantize_geometry``.
+
+    Returns:
+        The integers, in octree order; which splat of ``model`` went where is not kept.
+    """
+    levels, steps = quantize_sh(model.sh, config, *_metric(config, statistics, cap))
+    quantized, order = quantize_geometry(model, config, pixel_size)
+    return replace(quantized, sh=levels.cpu()[order].numpy(), sh_steps=steps.cpu().numpy())
+
+
+def quantize_colors(
+    quantized: QuantizedModel, sh: Tensor, config: QuantizeConfig, statistics: ColorStatistics | None, cap: float
+) -> QuantizedModel:
+    """The model with its colours quantised.
+
+    Args:
+        quantized: the geometry.
+        sh: [N, K, 3] float32 coefficients, in its order.
+        config: the steps.
+        statistics: how the training views see each splat's colour, in the same order: SH levels are then chosen jointly
+            in that metric, each taking up the others' rounding errors; else every coefficient is rounded by itself.
         cap: rise of the MSE that a splat is worth (the pruning cap), which config.bit_cost refers to.
+    """
+    levels, steps = quantize_sh(sh, config, *_metric(config, statistics, cap))
+    return replace(quantized, sh=levels.cpu().numpy(), sh_steps=steps.cpu().numpy())
+
+
+def _metric(config: QuantizeConfig, statistics: ColorStatistics | None, cap: float) -> tuple[Tensor | None, float]:
+    """The Hessian that levels are chosen by, if they are, and the price of a bit in its units."""
+    if statistics is None or not config.joint_rounding:
+        return None, 0.0
+    return statistics.hessian, config.bit_cost * cap * statistics.samples
+
+
+def quantize_geometry(
+    model: SplatModel, config: QuantizeConfig, pixel_size: Tensor | None = None
+) -> tuple[QuantizedModel, Tensor]:
+    """All but the colours.
+
+    Args:
+        model: N splats.
+        config: the steps.
         pixel_size: [N] world size of a pixel at the splat in the nearest training view that sees it; precision far
             below it is not spent. Where it is inf (no view has the centre in sight, though a large splat may still
             reach in) the splat's own size alone decides.
 
     Returns:
-        The integers, in octree order; which splat of ``model`` went where is not kept.
+        The integers in octree order, colours all 0, and [N] int64 on the CPU: which splat of ``model`` each is.
     """
-    # Solved where the statistics are; all else is done on the CPU, in octree order.
-    if statistics is None or not config.joint_rounding:
-        levels, steps = quantize_sh(model.sh, config)
-    else:
-        bit_cost = config.bit_cost * cap * statistics.samples
-        levels, steps = quantize_sh(model.sh, config, statistics.hessian, bit_cost)
+    coefficients = model.sh_ac.shape[1] + 1
     model = replace(model, sh_ac=model.sh_ac[:, :0]).to("cpu")
     footprint = torch.zeros_like(model.opacity_logits) if pixel_size is None else pixel_size.cpu()
     footprint = torch.where(footprint.isfinite(), footprint, 0.0)
@@ -72,7 +108,7 @@ def quantize(
     scales = torch.round((log_scales - scale_origin) / scale_step).clamp(0, MAX_SCALE_INDEX)
     rotation_step = 2.0 / (config.rotation_levels - 1)
     table = opacity_table(config.opacity_levels)
-    return QuantizedModel(
+    quantized = QuantizedModel(
         origin=origin,
         extent=extent,
         cells=cells,
@@ -84,10 +120,11 @@ def quantize(
         scale_step=float(np.float32(scale_step)),
         rotation=torch.round(quats[:, 1:] / rotation_step).numpy().astype(np.int16),
         rotation_step=float(np.float32(rotation_step)),
-        sh=levels.cpu()[index].numpy(),
-        sh_steps=steps.cpu().numpy(),
+        sh=np.zeros((len(order), coefficients, 3), np.int32),
+        sh_steps=_sh_steps(coefficients, config).numpy(),
         opacity_boost=float(np.float32(config.opacity_boost)),
     )
+    return quantized, index
 
 
 def _scale_levels(log_scales: Tensor, step: float) -> tuple[float, float]:
@@ -137,6 +174,14 @@ def nearest_opacity(opacities: Tensor, table: NDArray[np.float32]) -> NDArray[np
     return np.searchsorted(midpoints, opacities.double().cpu().numpy()).astype(np.uint16)
 
 
+def _sh_steps(coefficients: int, config: QuantizeConfig) -> Tensor:
+    """[K, 3] float32 on the CPU."""
+    steps = torch.full((coefficients, 3), 1.0 / config.ac_multiplier)
+    steps[0] = 1.0 / config.dc_multiplier
+    steps[:, 1:] *= config.chroma_step_ratio
+    return steps
+
+
 def quantize_sh(
     sh: Tensor, config: QuantizeConfig, hessian: Tensor | None = None, bit_cost: float = 0.0
 ) -> tuple[Tensor, Tensor]:
@@ -145,9 +190,7 @@ def quantize_sh(
     Jointly in the metric of the packed ``hessian`` [N, K(K+1)/2] with a price per bit, or each by itself without.
     All on the device of ``sh``.
     """
-    steps = torch.full((sh.shape[1], 3), 1.0 / config.ac_multiplier, device=sh.device)
-    steps[0] = 1.0 / config.dc_multiplier
-    steps[:, 1:] *= config.chroma_step_ratio
+    steps = _sh_steps(sh.shape[1], config).to(sh.device)
     opponent = rgb_to_opponent(sh)
     if hessian is None or len(opponent) == 0:
         return torch.round(opponent / steps).to(torch.int32), steps
