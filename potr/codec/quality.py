@@ -14,8 +14,8 @@ from potr.codec.entropy import Entropy
 from potr.errors import ConfigError
 
 STAGES = ("prune", "compact", "quantize")
-# Price of a bit in pruning caps: half of a splat's 80th, for the refit makes up for much of what pruning costs.
-BIT = 1 / 160
+# Price of a bit in pruning caps. A splat takes some 80 bits; refits make up for seven eighths of what pruning costs.
+BIT = 1 / 640
 
 
 def _paper(quality: float) -> CodecConfig:
@@ -26,7 +26,7 @@ def _paper(quality: float) -> CodecConfig:
         prune=PruneConfig(early_passes=16, late_passes=8, cap=1e-9 * 10 ** (-1.6 * (quality - 0.1))),
         compact=CompactConfig(
             refit_steps=0,
-            drop_cost=5 * BIT,
+            drop_cost=1 / 32,
             strength=10**-quality,
             chroma_multiplier=3.0,
             redundancy_cosine=_sigmoid(3 * quality),
@@ -49,7 +49,14 @@ def _default(quality: float) -> CodecConfig:
     finer = 10 ** (0.6 * (quality - 0.1))
     return CodecConfig(
         name="default",
-        prune=PruneConfig(early_passes=6, late_passes=2, relative_cap=3.0 * 10 ** (-2.0 * (quality - 0.1))),
+        prune=PruneConfig(
+            early_passes=8,
+            late_passes=0,
+            relative_cap=12.0 * 10 ** (-2.0 * (quality - 0.1)),
+            max_share=0.4,
+            refit_rounds=1,
+            final_refit_rounds=2,
+        ),
         compact=CompactConfig(refit_steps=3, drop_cost=BIT, strength=0.1, chroma_multiplier=1.0, redundancy_cosine=1.0),
         quantize=QuantizeConfig(
             dc_multiplier=11 * finer,

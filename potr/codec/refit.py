@@ -90,8 +90,10 @@ def _geometry_step(
     prior = RELATIVE_GEOMETRY_PRIOR * hessian[:, 0, 0] + ABSOLUTE_GEOMETRY_PRIOR
     hessian += torch.diag_embed(prior[:, None].expand(-1, k))
     change = -relaxation * torch.linalg.solve(hessian, statistics.gradient[part].double()[..., None])[..., 0]
-    most = change.new_tensor([MOST_LOG_OPACITY] + [MOST_CHANGE] * (k - 1))
-    change = (change / (change.abs() / most).amax(1, keepdim=True).clamp_min(1)).nan_to_num(0.0, 0.0, 0.0)
+    excess = torch.maximum(
+        change[:, :1].abs() / MOST_LOG_OPACITY, change[:, 1:].abs().amax(1, keepdim=True) / MOST_CHANGE
+    )
+    change = (change / excess.clamp_min(1)).nan_to_num(0.0, 0.0, 0.0)
 
     opacities = model.opacity_logits[part].double().sigmoid() * change[:, 0].exp()
     # A splat that is fainter or more opaque than the limits stays as it is.

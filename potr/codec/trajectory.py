@@ -40,6 +40,7 @@ class Rung:
         mask: packed bits, which of the model's splats are left.
         share_limit: of the next pass.
         passes: the path's reports.
+        refitted: what is left, after its refits; None where there were none.
     """
 
     start: float
@@ -47,6 +48,7 @@ class Rung:
     mask: np.ndarray
     share_limit: float
     passes: tuple[PassReport, ...]
+    refitted: SplatModel | None = None
 
 
 class Trajectory:
@@ -81,19 +83,25 @@ class Trajectory:
         before = at.passes if at else ()
         path_start = at.start if at else first
 
+        def cap_of(number: int) -> float:
+            """Of a pass, counted from 0."""
+            return float(cap * rising.first_cap ** (1 - number / max(1, rising.early_passes - 1)))
+
         def on_pass(state: PruneState) -> None:
+            done = sum(not report.undone for report in state.passes) - 1
+            if state.refitted is not None and not state.passes[-1].undone:  # a refit checks its pass at once
+                self._record(path_start, cap_of(done), state, state.kept, (*before, *state.passes))
+                return
             if state.passes[-1].real_mse_change is not None:  # a check, not a removal
                 return
-            done = sum(not report.undone for report in state.passes) - 1
             if done:  # what was there before this pass is what the one before it left, and is checked
-                reached = cap * rising.first_cap ** (1 - (done - 1) / (rising.early_passes - 1))
-                self._record(path_start, reached, state.before, state.share_limit, (*before, *state.passes[:-1]))
+                self._record(path_start, cap_of(done - 1), state, state.before, (*before, *state.passes[:-1]))
 
         state = prune(
             self.model, self.views, self.rasterizer, rising, "early", state=begin, on_pass=on_pass, progress=progress
         )
         state = replace(state, passes=(*before, *state.passes), finished=True)
-        self._record(path_start, cap, state.kept, state.share_limit, state.passes)
+        self._record(path_start, cap, state, state.kept, state.passes)
         return state
 
     def _nearest(self, first: float, cap: float) -> Rung | None:
@@ -105,16 +113,17 @@ class Trajectory:
     def _state(self, rung: Rung, cap: float) -> PruneState:
         mask = np.unpackbits(rung.mask, count=self.model.num_splats)
         kept = torch.from_numpy(np.flatnonzero(mask)).to(self.model.device)
-        return PruneState(kept, kept, (), rung.share_limit, cap)
+        return PruneState(kept, kept, (), rung.share_limit, cap, refitted=rung.refitted)
 
     def _record(
-        self, path_start: float, cap: float, kept: Tensor, share_limit: float, passes: tuple[PassReport, ...]
+        self, path_start: float, cap: float, state: PruneState, kept: Tensor, passes: tuple[PassReport, ...]
     ) -> None:
         if any(rung.start == path_start and math.isclose(rung.cap, cap, rel_tol=1e-9) for rung in self.rungs):
             return
         mask = np.zeros(self.model.num_splats, bool)
         mask[kept.cpu().numpy()] = True
-        self.rungs.append(Rung(path_start, cap, np.packbits(mask), share_limit, passes))
+        refitted = state.refitted.to("cpu") if state.refitted is not None else None
+        self.rungs.append(Rung(path_start, cap, np.packbits(mask), state.share_limit, passes, refitted))
         self.on_rung()
 
 

@@ -8,17 +8,19 @@ import json
 import logging
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from potr.codec.encoder import StageReport
 from potr.codec.prune import PassReport
 from potr.codec.target import Trial
 from potr.codec.trajectory import Rung
 from potr.files import write_atomic
+from potr.splats import SplatModel
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,9 @@ def save(path: Path, key: str, stored: Stored) -> None:
         "best": None,
     }
     arrays: dict[str, Any] = {f"mask_{index}": rung.mask for index, rung in enumerate(stored.rungs)}
+    for index, rung in enumerate(stored.rungs):
+        if rung.refitted is not None:
+            arrays |= {f"{f.name}_{index}": getattr(rung.refitted, f.name).numpy() for f in fields(SplatModel)}
     if stored.best is not None:
         best = stored.best
         stages = [dataclasses.asdict(stage) for stage in best.stages]
@@ -85,7 +90,7 @@ def load(path: Path, key: str) -> Stored:
             return Stored()
         return Stored(
             trials=tuple(Trial(**trial) for trial in state["trials"]),
-            rungs=tuple(_rung(rung, arrays[f"mask_{index}"]) for index, rung in enumerate(state["rungs"])),
+            rungs=tuple(_rung(rung, arrays, index) for index, rung in enumerate(state["rungs"])),
             psnr_before=state["psnr_before"],
             best=None if state["best"] is None else _best(state["best"], arrays["data"].tobytes()),
         )
@@ -94,9 +99,12 @@ def load(path: Path, key: str) -> Stored:
         return Stored()
 
 
-def _rung(stored: dict[str, Any], mask: np.ndarray) -> Rung:
+def _rung(stored: dict[str, Any], arrays: dict[str, Any], index: int) -> Rung:
     passes = tuple(PassReport(**report) for report in stored["passes"])
-    return Rung(stored["start"], stored["cap"], mask, stored["share_limit"], passes)
+    refitted = None
+    if f"means_{index}" in arrays:
+        refitted = SplatModel(**{f.name: torch.from_numpy(arrays[f"{f.name}_{index}"]) for f in fields(SplatModel)})
+    return Rung(stored["start"], stored["cap"], arrays[f"mask_{index}"], stored["share_limit"], passes, refitted)
 
 
 def _best(stored: dict[str, Any], data: bytes) -> Best:

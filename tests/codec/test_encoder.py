@@ -129,7 +129,7 @@ def test_a_checkpoint_of_other_parameters_is_not_used(
     path = tmp_path / "checkpoint"
 
     def interrupt(stage: str, done: int, total: int, /) -> None:
-        if stage.startswith("late"):
+        if stage.startswith("quantisation"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -66,7 +66,7 @@ def test_a_size_is_met_and_interrupted_searches_go_on_to_the_same_bytes(
         scene.model.num_splats - found.trials[-1].splats
     )
     path = tmp_path / "search"
-    for at in ("trial 1, quality 0.5000: early pruning check", "trial 2, ", ": quantisation statistics"):
+    for at in ("trial 1, quality 0.5000: early pruning pass 2/", "trial 2, ", ": quantisation statistics"):
 
         def interrupt(stage: str, done: int, total: int, /, at: str = at) -> None:
             if at in stage and done == 3:
