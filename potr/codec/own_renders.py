@@ -12,7 +12,7 @@ from torch import Tensor
 
 from potr.cameras import BLACK, Camera, View
 from potr.codec.config import CodecConfig
-from potr.codec.placing import INVISIBLE, Layout, around, inside, layout
+from potr.codec.placing import INVISIBLE, REACHES, Layout, around, inside, layout
 from potr.errors import SceneError
 from potr.progress import Progress, silent
 from potr.rasterizer.base import Rasterizer
@@ -100,7 +100,11 @@ def views_around(
     count = training + held_out
     cameras = around(found, count)
     if found.unbounded:
-        cameras = _clear_views(model, rasterizer, found, inside(found, _CANDIDATES), count, progress) or cameras
+        clear: list[Camera] = []
+        for left, reach in zip(range(len(REACHES), 0, -1), REACHES, strict=True):
+            candidates = inside(found, _CANDIDATES // len(REACHES), reach)
+            clear += _clear_views(model, rasterizer, found, candidates, (count - len(clear)) // left, progress)
+        cameras = clear or cameras
     every = len(cameras) / max(held_out, 1)
     judges = {math.floor((index + 0.5) * every) for index in range(held_out)} if len(cameras) > held_out else set()
     views, covered = [], 0.0

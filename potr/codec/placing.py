@@ -23,9 +23,9 @@ UNBOUNDED = (
 )
 _SAMPLE = 20_000  # splats that decide about the layout
 _OBJECT_FIELD, _SCENE_FIELD = math.radians(40), math.radians(60)  # horizontal field of view
-_SPLAT_PIXELS = 1.5  # standard deviation, in pixels, that all but the smallest quarter of the splats have
+_SPLAT_PIXELS = 1.0  # standard deviation, in pixels, that all but the smallest tenth of the splats have
 _WIDTHS = (400, 800)  # pixels
-_REACH = 1.5  # of the median depth: how far from the vantage cameras may stand
+REACHES = (0.4, 0.8, 1.5)  # of the median depth: how far from the vantage cameras stand at most, a third each
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Layout:
             number; splats beyond three times the distance of 90 % do not count.
         vantage: [3] float64 the place that explains the splats' sizes best; the centre for an object.
         depth: median distance of the splats from the vantage.
-        detail: standard deviation along the longest axis that a quarter of the splats fall short of.
+        detail: standard deviation along the longest axis that a tenth of the splats fall short of.
     """
 
     center: Tensor
@@ -74,7 +74,7 @@ def layout(model: SplatModel) -> Layout:
     unbounded = float(_quantile(distance, area, 0.5)) > UNBOUNDED * radius
     vantage = _vantage(points, scales[:, 1:].log().mean(dim=1), weights, center, radius) if unbounded else center
     depth = float(_quantile((points - vantage).norm(dim=1), weights, 0.5))
-    return Layout(center, radius, extent, unbounded, vantage, depth, float(_quantile(scales[:, 2], weights, 0.25)))
+    return Layout(center, radius, extent, unbounded, vantage, depth, float(_quantile(scales[:, 2], weights, 0.1)))
 
 
 def _vantage(points: Tensor, log_size: Tensor, weights: Tensor, center: Tensor, radius: float) -> Tensor:
@@ -111,18 +111,22 @@ def around(layout: Layout, count: int) -> list[Camera]:
     ]
 
 
-def inside(layout: Layout, count: int, seed: int = 0) -> list[Camera]:
-    """Candidates about the vantage, two in three looking towards the centre, the others anywhere; seeded."""
+def inside(layout: Layout, count: int, reach: float, seed: int = 0) -> list[Camera]:
+    """Candidates within ``reach`` median depths of the vantage; seeded.
+
+    In turn they look anywhere, towards the centre (what is detailed) and the vantage (what cameras stood about).
+    """
     generator = torch.Generator().manual_seed(seed)
     width = _width(layout.depth, layout.detail, _SCENE_FIELD)
     cameras = []
     for index in range(count):
         offset = torch.randn(3, generator=generator, dtype=torch.float64)
         offset *= torch.rand(1, generator=generator, dtype=torch.float64) ** (1 / 3) / offset.norm()
-        place = layout.vantage + _REACH * layout.depth * offset
+        place = layout.vantage + reach * layout.depth * offset
         aim = torch.randn(3, generator=generator, dtype=torch.float64)
         if index % 3:
-            aim = layout.center + 0.5 * layout.radius * aim / aim.norm() - place
+            middle = layout.center if index % 3 == 1 else layout.vantage
+            aim = middle + 0.3 * layout.radius * aim / aim.norm() - place
         cameras.append(look(place, place + aim, width, 3 * width // 4, _SCENE_FIELD))
     return cameras
 

@@ -85,7 +85,7 @@ def test_views_are_the_same_every_time_and_none_is_twice() -> None:
     assert len(set(names)) == 8
     assert (spiral(50).norm(dim=1) - 1).abs().max() < 1e-12
     assert spiral(50).mean(dim=0).norm() < 0.02
-    assert len(inside(layout(room()), 20)) == 20
+    assert len(inside(layout(room()), 20, 1.0)) == 20
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
