@@ -98,8 +98,15 @@ def config_for(
         raise ConfigError(f"quality: expected a number in (0, 1], got {quality!r}")
     if preset not in _PRESETS:
         raise ConfigError(f"codec: expected one of {', '.join(PRESETS)}, got {preset!r}")
-    config = _PRESETS[preset](quality)
-    for stage, values in (overrides or {}).items():
+    return overridden(_PRESETS[preset](quality), overrides or {})
+
+
+def overridden(config: CodecConfig, overrides: Mapping[str, Mapping[str, Any]]) -> CodecConfig:
+    """The same parameters with single ones replaced.
+
+    Arguments and errors as for ``config_for``.
+    """
+    for stage, values in overrides.items():
         if stage not in STAGES:
             raise ConfigError(f"overrides: expected a stage of {', '.join(STAGES)}, got {stage!r}")
         config = replace(config, **{stage: _replaced(getattr(config, stage), stage, values)})

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from potr.codec.config import CodecConfig
 from potr.codec.decoder import decode, describe
 from potr.codec.encoder import encode
-from potr.codec.quality import config_for
 from potr.codec.target import Target
 from potr.evaluate.targeted import encode_to_target
 from potr.experiment.schema import RunConfig
@@ -102,8 +101,8 @@ class TargetCoder(PotrCoder):
     """potr.encode_to_target and potr.decode."""
 
     def __init__(self, config: RunConfig, target: Target) -> None:
-        self.preset, self.given, self.target = config.codec.name, config.overrides(), target
-        super().__init__(self._config_at(config.quality))
+        self.config_at, self.target = config.codec_config_at, target
+        super().__init__(config.codec_config_at(config.quality))
 
     def encode(
         self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress
@@ -113,7 +112,7 @@ class TargetCoder(PotrCoder):
             scene.model,
             scene.train_views,
             self.target,
-            config_at=self._config_at,
+            config_at=self.config_at,
             rasterizer=rasterizer,
             checkpoint=checkpoint,
             progress=progress,
@@ -128,9 +127,6 @@ class TargetCoder(PotrCoder):
             quality=found.quality,
             target=found.to_dict(),
         )
-
-    def _config_at(self, quality: float) -> CodecConfig:
-        return config_for(quality, self.preset, self.given)
 
 
 class PeerCoder:

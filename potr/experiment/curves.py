@@ -114,6 +114,8 @@ def label_of(result: RunResult) -> str:
 def curve_label(codec: str, settings: Mapping[str, Any]) -> str:
     """A codec with its settings, and whether it is ours."""
     name = f"{codec} (ours)" if codec in PRESETS else codec
+    if "rung" in settings:
+        name, settings = f"rung {settings['rung']} (ours)", {k: v for k, v in settings.items() if k != "rung"}
     told = _told(settings)
     return f"{name}, {told}" if told else name
 

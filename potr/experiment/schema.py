@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
 from potr.codec.entropy import Entropy
-from potr.codec.quality import PRESETS, config_for
+from potr.codec.ladder import RUNG_NAMES, rung_config
+from potr.codec.quality import PRESETS, config_for, overridden
 from potr.codec.target import Target
 from potr.errors import ConfigError
 from potr.evaluate.weights import Network
@@ -198,11 +199,13 @@ class RunConfig:
     """One run: a scene, a quality, the codec's parameters, and how it is measured.
 
     ``prune``, ``compact`` and ``quantize`` have the fields of the stage configs, None meaning "from quality".
-    ``entropy`` is another name of ``quantize.entropy``.
+    ``entropy`` is another name of ``quantize.entropy``. ``rung`` is a codec on the way from codec=paper to
+    codec=default (potr.codec.ladder); its ends are those two, and become them here.
     """
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     codec: CodecChoice = field(default_factory=CodecChoice)
+    rung: str | None = None
     prune: Any = field(default_factory=PruneOverrides)
     compact: Any = field(default_factory=CompactOverrides)
     quantize: Any = field(default_factory=QuantizeOverrides)
@@ -232,11 +235,22 @@ class RunConfig:
                 raise ConfigError(
                     f"entropy={self.entropy} and quantize.entropy={self.quantize.entropy} contradict each other"
                 )
+        self._check_rung()
         target = self.target.chosen()
         if target is not None and self.codec.name not in PRESETS:
             raise ConfigError(f"{target}: codec={self.codec.name} is not searched; only {' and '.join(PRESETS)} are")
         if target is not None and self.quality != RunConfig.quality:
             raise ConfigError(f"{target} and quality={self.quality:g} contradict each other: give one of the two")
+
+    def _check_rung(self) -> None:
+        if self.rung is None:
+            return
+        _one_of("rung", self.rung, RUNG_NAMES)
+        if self.codec != CodecChoice():
+            raise ConfigError(f"rung={self.rung} and codec={self.codec.name} contradict each other: leave codec out")
+        if self.rung in PRESETS:
+            object.__setattr__(self, "codec", CodecChoice(self.rung))
+            object.__setattr__(self, "rung", None)
 
     @property
     def asked_quality(self) -> float | None:
@@ -247,12 +261,17 @@ class RunConfig:
         """The resolved parameters of our codec, None for a peer's; ConfigError if one is out of its range."""
         given = self.overrides()
         if self.codec.name in PRESETS:
-            return config_for(self.quality, self.codec.name, given)
+            return self.codec_config_at(self.quality)
         if given:
             keys = ", ".join(f"{stage}.{key}" for stage, values in given.items() for key in values)
             raise ConfigError(f"codec={self.codec.name} has none of our codec's parameters, got {keys}")
         peer_class(self.codec.name).check(self.peer_options())
         return None
+
+    def codec_config_at(self, quality: float) -> CodecConfig:
+        """The parameters of our codec at another quality."""
+        own = config_for(quality, self.codec.name) if self.rung is None else rung_config(quality, self.rung)
+        return overridden(own, self.overrides())
 
     def peer_options(self) -> dict[str, Any]:
         """The options of a peer that differ from its defaults; where it has a seed, the run's unless it is given."""

@@ -14,9 +14,11 @@ from hydra.errors import ConfigCompositionException
 
 from potr.codec.config import Criterion
 from potr.codec.entropy import Entropy
-from potr.codec.quality import PRESETS, config_for
+from potr.codec.ladder import RUNG_NAMES, rung_config
+from potr.codec.quality import PRESETS, config_for, overridden
 from potr.errors import ConfigError
 from potr.experiment import schema
+from potr.experiment.identity import run_name
 from potr.experiment.overrides import STAGES
 from potr.experiment.published import published
 from potr.experiment.schema import BackendChoice
@@ -132,6 +134,8 @@ def test_a_misspelt_key_fails_at_composition(override: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("rung=an", "unknown value of rung: 'an'; did you mean 'ans'"),
+        ("codec=paper rung=ans", "rung=ans and codec=paper contradict each other: leave codec out"),
         ("entropy=lzma", r"unknown value of entropy: 'lzma'.*ans, zstd"),
         ("quality=0", r"quality: expected a number in \(0, 1\], got 0.0"),
         ("quality=1.5", r"quality: expected a number in \(0, 1\], got 1.5"),
@@ -206,9 +210,24 @@ def test_the_main_table_has_every_scene_of_the_paper() -> None:
 
 def test_every_part_that_can_be_left_out_is_one_of_the_ablation_s() -> None:
     assert {path.stem for path in (CONF / "without").glob("*.yaml")} == {"nothing", *PARTS}
-    assert swept("ablation")["without"].split(",") == ["nothing", *PARTS]
     for part, without in PARTS.items():
         assert schema.changes(composed(f"without={part}")) == without
+
+
+def test_the_ablation_sweeps_over_every_rung() -> None:
+    assert swept("ablation")["rung"].split(",") == list(RUNG_NAMES)
+    told = " ".join(line.lstrip("# ") for line in (CONF / "run.yaml").read_text().splitlines())
+    assert f": {', '.join(RUNG_NAMES)}. For experiment=ablation" in told
+
+
+def test_a_rung_is_a_codec_and_its_ends_are_the_presets() -> None:
+    assert composed("rung=paper", "quality=0.3") == composed("codec=paper", "quality=0.3")
+    assert composed("rung=default") == composed()
+    middle = composed("rung=ans", "quality=0.3", "prune.criterion=photo")
+    assert schema.changes(middle) == {"rung": "ans", "prune.criterion": "photo"}
+    expected = overridden(rung_config(0.3, "ans"), {"prune": {"criterion": "photo"}})
+    assert middle.codec_config() == expected == schema.with_codec_resolved(middle).codec_config()
+    assert run_name(middle) == "q0.3,rung=ans,prune.criterion=photo"
 
 
 def test_colors() -> None:

@@ -47,8 +47,11 @@ def has_only(settings: Mapping[str, Any], *prefixes: str) -> bool:
 
 
 def plain_curves(results: Iterable[RunResult]) -> tuple[Curve, ...]:
-    """Of every scene and codec the curves without settings of their own; all of them where there is none such."""
-    every = curves(results)
+    """Of every scene and codec the curves without settings of their own; all of them where there is none such.
+
+    Rungs of the ablation's ladder are never among them.
+    """
+    every = [c for c in curves(results) if "rung" not in c.settings]
     plain = {(c.scene, c.codec) for c in every if has_only(c.settings)}
     return tuple(c for c in every if has_only(c.settings) or (c.scene, c.codec) not in plain)
 

@@ -70,12 +70,18 @@ def _figures(r: RunResult, curve: Curve, ours: Curve | None) -> tuple[Cell, ...]
     return (
         *(r.quality, r.bytes, r.ratio, r.after.psnr, difference(r.after.psnr, r.before.psnr), r.after.ssim),
         *(lpips_of(r.after), r.splats_after, sum(r.encode_seconds.values()), r.decode_seconds),
-        1.0 if curve is ours else _over(r, ours),
+        1.0 if curve is ours else over(r, ours, OURS),
     )
 
 
-def _over(r: RunResult, ours: Curve | None) -> Cell:
+def over(r: RunResult, ours: Curve | None, codec: str) -> Cell:
+    """Bytes as a multiple of what our curve, of ``codec``, takes for the same PSNR; a bound where even that is more."""
     if ours is None or r.after.psnr is None:
-        return Marked(None, f"codec={OURS} was not run on this scene" if ours is None else "no PSNR")
+        return Marked(None, f"codec={codec} was not run on this scene" if ours is None else "no PSNR")
     wanted = bytes_at(ours, r.after.psnr)
-    return Marked(None, f"codec={OURS} was run at no such PSNR") if wanted is None else r.bytes / wanted
+    if wanted is not None:
+        return r.bytes / wanted
+    size, lowest = min(points(ours, "psnr"), default=(0.0, -math.inf))
+    if r.after.psnr < lowest:
+        return Marked(r.bytes / size, f"at least: the smallest file of codec={codec} has a higher PSNR")
+    return Marked(None, f"codec={codec} was run at no such PSNR")

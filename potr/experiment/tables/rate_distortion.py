@@ -39,13 +39,14 @@ def gap(
     anchor: Curve,
     curve: Curve,
     metric: str,
+    needed: int = _NEEDED,
 ) -> Gap:
     """Bjontegaard's difference, or why there is none: few points, no common range, quality not rising with rate."""
     of_anchor, of_curve = points(anchor, metric), points(curve, metric)
     fewest = min(len(of_anchor), len(of_curve))
-    if fewest < _NEEDED:
+    if fewest < needed:
         whose = "anchor" if len(of_anchor) == fewest else "curve"
-        return Gap(None, f"{whose} has {fewest} of the {_NEEDED} points needed")
+        return Gap(None, f"{whose} has {fewest} of the {needed} points needed")
     try:
         return Gap(measure(of_anchor, of_curve))
     except ConfigError as error:
@@ -107,13 +108,13 @@ def anchor_of(found: Sequence[Curve], codec: str) -> Curve | None:
     return next((c for c in of_codec if has_only(c.settings)), of_codec[0] if len(of_codec) == 1 else None)
 
 
-def gaps(anchor: Curve | None, curve: Curve) -> tuple[Cell, Cell, Cell]:
-    """BD-rate and BD-PSNR by PSNR, BD-rate by SSIM."""
+def gaps(anchor: Curve | None, curve: Curve, needed: int = _NEEDED) -> tuple[Cell, Cell, Cell]:
+    """BD-rate and BD-PSNR by PSNR, BD-rate by SSIM; of curves of at least ``needed`` points."""
     if anchor is None:
         none = Marked(None, "the anchor was not run on this scene")
         return none, none, none
     wanted = ((bd_rate, "psnr"), (bd_psnr, "psnr"), (bd_rate, "ssim"))
-    found = [gap(measure, anchor, curve, metric) for measure, metric in wanted]
+    found = [gap(measure, anchor, curve, metric, needed) for measure, metric in wanted]
     first, second, third = (g.value if g.value is not None else Marked(None, g.refused) for g in found)
     return first, second, third
 
