@@ -15,8 +15,8 @@ from potr.codec.quality import STAGES, config_for
 from potr.errors import ConfigError
 
 # The refit of geometry lets pruning go four times as far, and makes a bit worth a quarter as many caps. Rungs without
-# it have the cap that the default had before it (until commit c8ced14), so that a bit has one price in MSE from
-# "lagrangian" on; where the cap is the paper's, the price of a bit stands to it as it did then.
+# it have the cap that the default had before it (until commit c8ced14), so that a bit has one price in MSE from "rdoq"
+# on. The price is in caps: before "relative_cap", where the cap is the paper's own, it would stand to nothing.
 _WITHOUT_GEOMETRY_REFIT = 4.0
 
 
@@ -42,6 +42,12 @@ RUNGS = (
     Rung("ans", "entropy coding by context", ("quantize.entropy",)),
     Rung("colour_refit", "closed-form refit of colours", ("compact.refit_steps",)),
     Rung(
+        "relative_cap",
+        "pruning by the model's own error, all of it before compaction",
+        ("prune.cap", "prune.early_passes", "prune.late_passes", "prune.max_share"),
+        {"prune.relative_cap": 1 / _WITHOUT_GEOMETRY_REFIT},
+    ),
+    Rung(
         "rdoq",
         "joint rounding of SH levels, with a price per bit",
         (
@@ -57,12 +63,6 @@ RUNGS = (
             *("quantize.opacity_levels", "quantize.rotation_levels"),
             *("quantize.scale_step", "quantize.position_gamma"),
         ),
-    ),
-    Rung(
-        "lagrangian",
-        "pruning at the same price, by the model's own error",
-        ("prune.cap", "prune.early_passes", "prune.late_passes", "prune.max_share"),
-        {"prune.relative_cap": 1 / _WITHOUT_GEOMETRY_REFIT},
     ),
     Rung(
         "default",

@@ -128,6 +128,14 @@ def test_three_points_give_a_marked_figure_and_two_none() -> None:
     assert two == Marked(None, "curve has 2 of the 3 points needed")
 
 
+def test_runs_that_cost_more_for_no_more_psnr_are_left_out_with_a_mark() -> None:
+    worse = made(72e3, 29.9, codec="default", quality=1.0, settings={"rung": "ans"})
+    found = table(document(*rung("paper", 1.0), *rung("ans", 0.9, 3), worse), "worth")
+    cell = row(found, "garden", "ans")["BD-rate to paper [%]"]
+    assert cell.value == pytest.approx(-10, abs=1.5)
+    assert cell.note.startswith("from 3 points; 4 are usual; without runs that a smaller file")
+
+
 def test_other_programs_are_on_the_same_axes_and_at_equal_psnr() -> None:
     point = {"codec": "spz", "quality": None, "settings": {}}
     peers = [made(100e3, 30.0, **point), made(50e3, 20.0, **{**point, "codec": "compressed_ply"})]

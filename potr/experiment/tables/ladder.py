@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from potr.codec.ladder import RUNG_NAMES, RUNGS
@@ -158,14 +160,30 @@ def _gap(ladder: Ladder, anchor: str | None, name: str) -> tuple[Cell, Cell]:
     if of is None:
         missing = Marked(None, f"rung {anchor} was not run on this scene")
         return missing, missing
-    rate, psnr, _ = gaps(of, ladder[name], _NEEDED)
-    fewest = min(len(points(curve, "psnr")) for curve in (of, ladder[name]))
-    return _marked(rate, fewest), _marked(psnr, fewest)
+    fronts = [_front(curve) for curve in (of, ladder[name])]
+    rate, psnr, _ = gaps(fronts[0], fronts[1], _NEEDED)
+    fewest = min(len(points(curve, "psnr")) for curve in fronts)
+    left_out = any(front is not curve for front, curve in zip(fronts, (of, ladder[name]), strict=True))
+    return _marked(rate, fewest, left_out), _marked(psnr, fewest, left_out)
 
 
-def _marked(cell: Cell, fewest: int) -> Cell:
+def _marked(cell: Cell, fewest: int, left_out: bool) -> Cell:
     value = number_of(cell)
-    return cell if value is None or fewest >= _USUAL else Marked(value, f"from {fewest} points; {_USUAL} are usual")
+    notes = [f"from {fewest} points; {_USUAL} are usual"] if fewest < _USUAL else []
+    notes += ["without runs that a smaller file of the same rung has the PSNR of"] if left_out else []
+    return cell if value is None or not notes else Marked(value, "; ".join(notes))
+
+
+def _front(curve: Curve) -> Curve:
+    """The curve without runs that take more bytes for no more PSNR: on a model that its own photographs can mend, PSNR
+    comes to an end before the bytes do, and Bjontegaard's figures are not defined there.
+    """
+    best, kept = -math.inf, []
+    for r in curve.points:  # by rising bytes
+        if r.after.psnr is not None and r.after.psnr > best:
+            best = r.after.psnr
+            kept.append(r)
+    return curve if len(kept) == len(curve.points) else replace(curve, points=tuple(kept))
 
 
 def _before(name: str) -> str | None:
