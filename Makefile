@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
 PIP := $(PY) -m pip -qq --disable-pip-version-check install -c constraints.txt
 
-.PHONY: help setup peers run test lint types bench gpu-test gpu-bench tables results fuzz golden clean
+.PHONY: help setup peers run test lint types bench gpu-test gpu-bench tables results ablation fuzz golden clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -72,6 +72,12 @@ results: setup ## every codec on the folders SCENES="..."; tables, figures and t
 	@$(PY) experiments/tables.py outputs/results --to docs/results
 	@$(VENV)/bin/potr report outputs/results  # with pictures; photographs of test scenes are not committed
 	@$(VENV)/bin/potr report outputs/results -o docs/results/report.html --pictures-mb 0
+
+ablation: setup ## codec=paper to codec=default on the folders SCENES="..."; into docs/rate_distortion.md (hours)
+	@test -n "$(SCENES)" || { echo 'no scenes: make ablation SCENES="DIR DIR2"'; exit 2; }
+	@$(PY) -m potr.run experiment=ablation dataset=folder "dataset.path=$(subst $(space),$(comma),$(strip $(SCENES)))" \
+		"outputs=outputs/results" $(RESULTS_WITH) || test $$? = 2  # with holes the tables are written all the same
+	@$(PY) experiments/rate_distortion.py outputs/results
 
 fuzz: setup ## fuzz the native decoder under ASan and UBSan for a minute
 	@$(PY) tests/format/run_fuzz.py

@@ -2,16 +2,20 @@
 """The ablation's ladder in tables and figures, from made-up results; what else its runs must leave alone."""
 
 import dataclasses
+import re
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from potr.codec.ladder import RUNG_NAMES
+from potr.errors import PotrError
 from potr.evaluate.rate import bd_psnr, bd_rate
 from potr.experiment.curves import STYLES, curves
 from potr.experiment.published import published
 from potr.experiment.report import Collected
-from potr.experiment.result import RunResult
+from potr.experiment.result import RunResult, write_result
 from potr.experiment.tables import ablation, ladder, rate_distortion
 from potr.experiment.tables.choose import plain_curves
 from potr.experiment.tables.document import Document, Figure, Marked, Table
@@ -157,6 +161,39 @@ def test_rungs_stay_out_of_everything_else() -> None:
     assert [curve.label for curve in plain_curves(THREE)] == ["default (ours)", "paper (ours)"]
     assert [c.label for c in curves(alone)] == ["rung ans (ours)"]
     assert "rung ans" not in markdown(rate_distortion.document(Collected(THREE, (), ()), published()))
+
+
+def test_the_document_s_tables_are_replaced_and_what_is_written_by_hand_stays(tmp_path: Path) -> None:
+    script = runpy.run_path(str(Path(__file__).resolve().parents[2] / "experiments" / "rate_distortion.py"))
+    update, line, doc = script["update"], script["LINE"], tmp_path / "doc.md"
+    for number, result in enumerate(THREE):
+        folder = tmp_path / "runs" / str(number)
+        folder.mkdir(parents=True)
+        write_result(result, folder)
+    doc.write_text("# By hand\n")
+    with pytest.raises(PotrError, match="expected the line"):
+        update(tmp_path / "runs", doc)
+    doc.write_text(f"# By hand\n\n{line}\nstale\n")
+    with pytest.raises(PotrError, match="no scene has two rungs"):
+        update(tmp_path / "none", doc)
+    assert "stale" in doc.read_text()
+    (tmp_path / "doc").mkdir()
+    (tmp_path / "doc" / "stale.svg").touch()
+    update(tmp_path / "runs", doc)
+    text = doc.read_text()
+    assert text.startswith(f"# By hand\n\n{line}\n\ncodec=paper, then")
+    assert "stale" not in text
+    assert "](doc/ladder_garden.svg)" in text
+    names = ["equal_psnr.csv", "ladder_garden.csv", "ladder_garden.svg", "sections_garden.csv", "worth.csv"]
+    assert sorted(path.name for path in (tmp_path / "doc").iterdir()) == names
+    update(tmp_path / "runs", doc)
+    assert doc.read_text() == text
+    assert script["LINE"] in script["DOC"].read_text()
+
+
+def test_the_document_names_every_rung() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "rate_distortion.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(RUNG_NAMES)
 
 
 def test_one_rung_alone_is_no_ladder() -> None:
