@@ -58,7 +58,7 @@ RUNGS = (
     ),
     Rung(
         "steps",
-        "steps of geometry and opacity by their measured worth",
+        "steps of rotation, scale and position by their measured worth",
         (
             *("quantize.opacity_levels", "quantize.rotation_levels"),
             *("quantize.scale_step", "quantize.position_gamma"),
