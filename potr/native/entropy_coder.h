@@ -87,9 +87,10 @@ class Decoder {
     int code(int, uint32_t one) {
         const uint64_t bound = (range_ >> 16) * one;
         const int bit = value_ < bound;
-        value_ -= bit ? 0 : bound;
-        range_ = bit ? bound : range_ - bound;
-        while (range_ < 1ull << 32) {
+        const uint64_t zero = static_cast<uint64_t>(bit) - 1;  // a mask: no branch that half of all decisions mispredict
+        value_ -= bound & zero;
+        range_ = bound + ((range_ - 2 * bound) & zero);
+        if (range_ < 1ull << 32) [[unlikely]] {  // once is enough: one / 65536 is not below 2^-16 nor above 1 - 2^-16
             range_ <<= 32;
             fetch();
         }
@@ -116,7 +117,7 @@ class Decoder {
 struct Tables {
     std::array<uint16_t, 4096> squash;  // 65536 / (1 + e^-x) of x in 256ths, for x = index - 2048
     std::array<int16_t, 4096> stretch;  // its inverse, of a probability in 4096ths
-    std::array<int32_t, 32> rate;       // of a counter that has seen so many decisions, in 512ths
+    std::array<uint32_t, 32> rate;      // of a counter that has seen so many decisions, in 1024ths
     Tables();
 };
 extern const Tables kTables;
@@ -124,13 +125,17 @@ extern const Tables kTables;
 // A probability that learns: 22 bits of it above 10 bits of how many decisions it has seen.
 using Counter = uint32_t;
 constexpr Counter kNewCounter = 1u << 31;
+constexpr std::array<Counter, 16> new_counters() {
+    std::array<Counter, 16> counters{};
+    counters.fill(kNewCounter);
+    return counters;
+}
 constexpr uint32_t kFastLimit = 12, kSlowLimit = 30;  // the first context learns faster: it follows the place
 
 inline void update(Counter& counter, int bit, uint32_t limit) {
-    const int32_t p = static_cast<int32_t>(counter >> 10), target = bit ? (1 << 22) - 1 : 0;
-    const uint32_t seen = counter & 1023;
-    const int32_t moved = p + ((target - p) * kTables.rate[seen] >> 9);  // 22 and 9 bits fit 32
-    counter = static_cast<uint32_t>(moved) << 10 | (seen + (seen < limit));
+    // Modulo 2^32, the same as p += (target - p) * (rate / 2) >> 9 on a signed p of its own.
+    const uint32_t target = ((1u << 22) - 1) & -static_cast<uint32_t>(bit), seen = counter & 31;
+    counter += ((target - (counter >> 10)) * kTables.rate[seen] & ~1023u) + (seen < limit);
 }
 
 // A context: some numbers, modulo 2^32, as one.
@@ -146,7 +151,7 @@ template <int Inputs>
 class Mixer {
   public:
     // sets: how many sets of weights.
-    explicit Mixer(size_t sets) : counters_(Inputs * kSlots * 16, kNewCounter), weights_(sets * Inputs, 1 << 12) {}
+    explicit Mixer(size_t sets) : table_(Inputs * kSlots), weights_(sets * Inputs, 1 << 12) {}
 
     // The contexts of the next decisions. Each chooses a line of 16 counters.
     void choose(const std::array<uint32_t, Inputs>& contexts) {
@@ -154,10 +159,15 @@ class Mixer {
         choose_lines(0);
     }
 
+    // Begins to fetch the lines that choose() will take: the tables of a section do not fit the cache next to the core.
+    void prefetch(const std::array<uint32_t, Inputs>& contexts) const {
+        for (int i = 0; i < Inputs; ++i) __builtin_prefetch(&table_[slot(i, contexts[i])], 1);
+    }
+
     // One decision by counter `node` (0 to 15) of the lines, with that set of weights.
     template <class Coder>
     int code(Coder& coder, int bit, uint32_t node, size_t set) {
-        std::array<int, Inputs> inputs;
+        std::array<int32_t, Inputs> inputs;
         int32_t* const weights = &weights_[set * Inputs];
         for (int i = 0; i < Inputs; ++i) inputs[i] = kTables.stretch[lines_[i][node] >> 20];
         int32_t sum = 0;
@@ -188,15 +198,19 @@ class Mixer {
     }
 
   private:
+    struct alignas(64) Line {  // of the cache
+        std::array<Counter, 16> counters = new_counters();
+    };
     static constexpr size_t kSlots = 1 << 12;
     static constexpr int32_t kMaxWeight = 1 << 16;  // 4; a sum of products fits 32 bits
 
+    static size_t slot(int input, uint32_t hash) { return input * kSlots + (hash * 0x85EBCA6Bu >> 20); }
+
     void choose_lines(uint32_t prefix) {
-        for (int i = 0; i < Inputs; ++i)
-            lines_[i] = &counters_[(i * kSlots + ((contexts_[i] + prefix) * 0x85EBCA6Bu >> 20)) * 16];
+        for (int i = 0; i < Inputs; ++i) lines_[i] = table_[slot(i, contexts_[i] + prefix)].counters.data();
     }
 
-    std::vector<Counter> counters_;
+    std::vector<Line> table_;
     std::vector<int32_t> weights_;
     std::array<uint32_t, Inputs> contexts_{};
     std::array<Counter*, Inputs> lines_{};

@@ -207,6 +207,8 @@ class ShAc {
         const uint32_t count = counts_[3 * i + channel];
         uint32_t left = count, history = 0, sum = 0;  // sum of the magnitudes so far
         int last = 0;                                 // the non-zero coefficient before this one
+        const int32_t nearest = neighbors_.of(i)[0];
+        const uint32_t total = counts_[3 * i] + counts_[3 * i + 1] + counts_[3 * i + 2];
         for (int k = 1; left > 0; ++k) {
             uint32_t nonzero = 0, magnitudes = 0;  // of the neighbours' coefficients
             int32_t values = 0;
@@ -219,6 +221,17 @@ class ShAc {
             }
             magnitudes = std::min(magnitudes, 63u);
             const uint32_t luma = channel > 0 ? classify(*at(i, k, 0)) : 0, red_blue = channel > 1 ? classify(*at(i, k, 1)) : 0;
+            // What a value's sign and magnitude go by, fetched while the place is decoded.
+            const uint32_t done = count - left, band = k < 4 ? 1 : k < 9 ? 2 : 3, activity = done ? std::min(31u, 2 * sum / done) : 0;
+            const uint32_t of_nearest = nearest < 0 ? 0 : classify(*at(nearest, k, channel)), mean = classify(values);
+            const std::array<uint32_t, 4> sign_contexts = {
+                context(k, channel), context(k, channel, luma, red_blue),
+                context(k, channel, last, last > 0 && *at(i, last, channel) < 0), context(channel, mean, of_nearest)};
+            const std::array<uint32_t, 4> magnitude_contexts = {
+                context(k, channel, magnitudes), context(k, channel, total), context(k, channel, luma & 15, red_blue & 15),
+                context(channel, band, activity, count)};
+            values_.prefetch(sign_contexts);
+            values_.prefetch(magnitude_contexts);
             int significant = 1;
             if (left < static_cast<uint32_t>(k_ - k)) {
                 const bool before = i > 0 && *at(i - 1, k, channel) != 0;
@@ -228,17 +241,11 @@ class ShAc {
             }
             history = history << 1 | significant;
             if (!significant) continue;
-            const uint32_t done = count - left--;
+            --left;
             int32_t& value = *at(i, k, channel);
-            const int32_t nearest = neighbors_.of(i)[0];
-            const uint32_t of_nearest = nearest < 0 ? 0 : classify(*at(nearest, k, channel)), mean = classify(values);
-            values_.choose({context(k, channel), context(k, channel, luma, red_blue),
-                            context(k, channel, last, last > 0 && *at(i, last, channel) < 0), context(channel, mean, of_nearest)});
+            values_.choose(sign_contexts);
             const int negative = values_.code(coder_, value < 0, 0, 3 * k + channel);
-            const uint32_t total = counts_[3 * i] + counts_[3 * i + 1] + counts_[3 * i + 2];
-            const uint32_t band = k < 4 ? 1 : k < 9 ? 2 : 3, activity = done ? std::min(31u, 2 * sum / done) : 0;
-            values_.choose({context(k, channel, magnitudes), context(k, channel, total),
-                            context(k, channel, luma & 15, red_blue & 15), context(channel, band, activity, count)});
+            values_.choose(magnitude_contexts);
             const uint32_t magnitude = code_magnitude(static_cast<uint32_t>(std::abs(value)), band);
             if constexpr (Coder::kDecodes) value = negative ? -static_cast<int32_t>(magnitude) : static_cast<int32_t>(magnitude);
             sum = std::min(sum + magnitude, 1u << 24);

@@ -20,7 +20,7 @@ Tables::Tables() {
     for (int x = -2047; x <= 2047; ++x)
         for (; p <= squash[x + 2048] >> 4; ++p) stretch[p] = static_cast<int16_t>(x);
     for (; p < 4096; ++p) stretch[p] = 2047;
-    for (int n = 0; n < 32; ++n) rate[n] = 5120 / (10 * n + 16);
+    for (int n = 0; n < 32; ++n) rate[n] = 2 * (5120 / (10 * n + 16));
 }
 
 const Tables kTables;
