@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from potr.cameras import View
 from potr.codec import checkpoint as checkpoints
@@ -20,11 +21,12 @@ from potr.codec.compact import compact
 from potr.codec.config import CodecConfig
 from potr.codec.decoder import dequantize
 from potr.codec.footprint import pixel_sizes
+from potr.codec.geometry_levels import choose_levels
 from potr.codec.prune import PruneState, absolute_target, final_cap, prune, start
 from potr.codec.quality import config_for
-from potr.codec.quantize import quantize_colors, quantize_geometry
+from potr.codec.quantize import quantize_colors, quantize_geometry, raise_scales
 from potr.codec.quantized import QuantizedModel
-from potr.codec.refit import refit
+from potr.codec.refit import COLOR_RELAXATION, refit
 from potr.codec.serialize import pack_model
 from potr.errors import PotrError, SceneError
 from potr.io.clean import check_model
@@ -189,16 +191,37 @@ class _Session:
         with self._step("quantisation of geometry"):
             pixel_size = pixel_sizes(model, [view.camera for view in self.views])
             quantized, order = quantize_geometry(model, config, pixel_size)
+            order = order.to(model.device)
+        model = model.select(order)
+        if config.geometry_bit_cost > 0:
+            quantized = self._choose_levels(quantized, raise_scales(model, pixel_size[order]))
         # The colours are refitted to the geometry as the decoder will have it, and make up for some of its errors.
-        placed = dequantize(quantized).to(model.device).with_sh(model.sh[order.to(model.device)])
+        placed = dequantize(quantized).to(model.device).with_sh(model.sh)
         placed, statistics, mse_before = self._refitted(placed, "quantisation statistics")
         self._close_phase("prune_late", mse_before)
         cap = self._final_cap(mse_before, model.num_splats)
+
+        def refitted(sh: Tensor) -> Tensor:
+            model = placed.with_sh(sh)
+            found = self.rasterizer.color_statistics(
+                model, self.views, progress=self._labelled("quantisation of colours")
+            )
+            return refit(model, found, COLOR_RELAXATION).sh
+
         with self._step("quantisation of colours"):
-            quantized = quantize_colors(quantized, placed.sh, config, statistics, cap)
+            quantized = quantize_colors(quantized, placed.sh, config, statistics, cap, refitted=refitted)
         details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": mse_before}
         self._report("quantize", begin, model.num_splats, quantized.num_splats, details)
         return quantized
+
+    def _choose_levels(self, quantized: QuantizedModel, model: SplatModel) -> QuantizedModel:
+        """Opacities, scales and rotations by rate and distortion; ``model`` is what was quantised, in the same order."""
+        label = "geometry's levels"
+        found = self.rasterizer.geometry_statistics(model, self.views, progress=self._labelled(label))
+        cap = self._final_cap(found.sse / found.samples, model.num_splats)
+        price = self.config.quantize.geometry_bit_cost * cap * found.samples
+        with self._step(label):
+            return choose_levels(quantized, model, found.hessian, price)
 
     def pack(self, quantized: QuantizedModel) -> bytes:
         begin = time.perf_counter()
@@ -215,11 +238,7 @@ class _Session:
         for step in range(max(1, steps)):
             statistics = None  # 7 GB for 10 M splats: gone before the next are made
             label = f"{stage}, step {step + 1}/{steps}" if steps > 1 else stage
-
-            def progress(_: str, done: int, total: int, /, label: str = label) -> None:
-                self.progress(label, done, total)
-
-            statistics = self.rasterizer.color_statistics(model, self.views, progress=progress)
+            statistics = self.rasterizer.color_statistics(model, self.views, progress=self._labelled(label))
             if mse_before is None:
                 mse_before = statistics.sse / statistics.samples
             if steps:
@@ -233,6 +252,10 @@ class _Session:
         if self.cap is None:
             self.cap = final_cap(self.config.prune, mse, num_splats)
         return self.cap
+
+    def _labelled(self, stage: str) -> Progress:
+        """Progress under a stage's own name."""
+        return lambda _, done, total: self.progress(stage, done, total)
 
     @contextmanager
     def _step(self, stage: str) -> Iterator[None]:

@@ -44,7 +44,7 @@ RUNGS = (
     Rung(
         "relative_cap",
         "pruning by the model's own error, all of it before compaction",
-        ("prune.cap", "prune.early_passes", "prune.late_passes", "prune.max_share"),
+        ("prune.cap", "prune.early_passes", "prune.late_passes", "prune.first_cap", "prune.max_share"),
         {"prune.relative_cap": 1 / _WITHOUT_GEOMETRY_REFIT},
     ),
     Rung(
@@ -65,13 +65,15 @@ RUNGS = (
         ),
     ),
     Rung(
-        "default",
-        "refit of geometry after every pass: codec=default",
+        "geometry_refit",
+        "refit of geometry and colours after every pass",
         (
             *("prune.refit_rounds", "prune.final_refit_rounds", "prune.relative_cap"),
             *("quantize.bit_cost", "compact.drop_cost"),
         ),
     ),
+    Rung("geometry_rdoq", "opacity, scale and rotation levels with a price per bit", ("quantize.geometry_bit_cost",)),
+    Rung("default", "colours quantised in groups, the rest refitted: codec=default", ("quantize.color_groups",)),
 )
 RUNG_NAMES = tuple(rung.name for rung in RUNGS)
 

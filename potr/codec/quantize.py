@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from potr.codec.color import rgb_to_opponent
+from potr.codec.color import opponent_to_rgb, rgb_to_opponent
 from potr.codec.config import QuantizeConfig
 from potr.codec.octree import order_leaves
 from potr.codec.quantized import MAX_DEPTH, QuantizedModel
@@ -52,9 +53,10 @@ def quantize(
 
 
 def quantize_colors(
-    quantized: QuantizedModel, sh: Tensor, config: QuantizeConfig, statistics: ColorStatistics | None, cap: float
-) -> QuantizedModel:
-    """The model with its colours quantised.
+    quantized: QuantizedModel, sh: Tensor, config: QuantizeConfig, statistics: ColorStatistics | None, cap: float,
+    *, refitted: Callable[[Tensor], Tensor] = lambda sh: sh,
+) -> QuantizedModel:  # fmt: skip
+    """The model with its colours quantised, in ``config.color_groups`` groups of splats: splat i is of group i mod that.
 
     Args:
         quantized: the geometry.
@@ -63,8 +65,18 @@ def quantize_colors(
         statistics: how the training views see each splat's colour, in the same order: SH levels are then chosen jointly
             in that metric, each taking up the others' rounding errors; else every coefficient is rounded by itself.
         cap: rise of the MSE that a splat is worth (the pruning cap), which config.bit_cost refers to.
+        refitted: what the colours [N, K, 3] become if all of them could still move; after each group but the last, those
+            of later groups do, and make up for what the group lost.
     """
-    levels, steps = quantize_sh(sh, config, *_metric(config, statistics, cap))
+    metric, price = _metric(config, statistics, cap)
+    sh, levels = sh.clone(), torch.zeros(sh.shape, dtype=torch.int32, device=sh.device)
+    group_of = torch.arange(len(sh), device=sh.device) % config.color_groups
+    for number in range(config.color_groups):
+        group, later = group_of == number, group_of > number
+        levels[group], steps = quantize_sh(sh[group], config, None if metric is None else metric[group], price)
+        sh[group] = opponent_to_rgb(levels[group] * steps)
+        if later.any():
+            sh[later] = refitted(sh)[later]
     return replace(quantized, sh=levels.cpu().numpy(), sh_steps=steps.cpu().numpy())
 
 
@@ -92,18 +104,15 @@ def quantize_geometry(
     """
     coefficients = model.sh_ac.shape[1] + 1
     model = replace(model, sh_ac=model.sh_ac[:, :0]).to("cpu")
-    footprint = torch.zeros_like(model.opacity_logits) if pixel_size is None else pixel_size.cpu()
-    footprint = torch.where(footprint.isfinite(), footprint, 0.0)
+    footprint = torch.zeros_like(model.opacity_logits) if pixel_size is None else _footprint(pixel_size.cpu())
     origin, extent, fine_cells = _cells(model.means)
     depths_wanted = required_depths(model, config.position_gamma, footprint, extent)
     order, depths = order_leaves(fine_cells, depths_wanted, MAX_DEPTH)
     cells = fine_cells[order] >> (MAX_DEPTH - depths.astype(np.uint32))[:, None]
 
     index = torch.from_numpy(order)
-    ordered = model.select(index)
+    ordered = raise_scales(model.select(index), footprint[index])
     quats, log_scales = canonical_axes(ordered.quats, ordered.log_scales)
-    floor = (DILATION / 25) ** 0.5 * footprint[index]  # 4 % of what the dilation adds: unseen
-    log_scales = torch.maximum(log_scales, floor.clamp_min(1e-30).log()[:, None])
     scale_origin, scale_step = _scale_levels(log_scales, config.scale_step)
     scales = torch.round((log_scales - scale_origin) / scale_step).clamp(0, MAX_SCALE_INDEX)
     rotation_step = 2.0 / (config.rotation_levels - 1)
@@ -125,6 +134,17 @@ def quantize_geometry(
         opacity_boost=float(np.float32(config.opacity_boost)),
     )
     return quantized, index
+
+
+def raise_scales(model: SplatModel, pixel_size: Tensor) -> SplatModel:
+    """The model with its least scales raised to 4 % of what the projection's dilation adds, which nobody sees."""
+    floor = (DILATION / 25) ** 0.5 * _footprint(pixel_size)
+    return replace(model, log_scales=torch.maximum(model.log_scales, floor.clamp_min(1e-30).log()[:, None]))
+
+
+def _footprint(pixel_size: Tensor) -> Tensor:
+    """[N] size of a pixel at the splat, 0 where no view has it in sight."""
+    return torch.where(pixel_size.isfinite(), pixel_size, 0.0)
 
 
 def _scale_levels(log_scales: Tensor, step: float) -> tuple[float, float]:
