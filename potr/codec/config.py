@@ -113,8 +113,8 @@ class QuantizeConfig(_Checked):
     joint_rounding: bool = True
     # Rise of the MSE that one bit of an SH coefficient is worth when levels are chosen, in units of the pruning cap.
     bit_cost: float = _limits(0.0, 1e6, 0.0)
-    # The same for a bit of opacity, scale or rotation: their levels are then chosen jointly, too. The bound of the error
-    # that it is weighed against is cautious, so this is several times bit_cost. 0: each takes the closest level.
+    # The same for a bit of opacity, scale or rotation: their levels are then chosen jointly, too. The error that it
+    # is weighed against is a cautious bound, so this is many times bit_cost. 0: each takes the closest level.
     geometry_bit_cost: float = _limits(0.0, 1e6, 0.0)
     # The splats' colours are quantised in so many groups; after each but the last, those still free are refitted, which
     # costs a pass over the views.

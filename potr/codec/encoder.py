@@ -215,7 +215,7 @@ class _Session:
         return quantized
 
     def _choose_levels(self, quantized: QuantizedModel, model: SplatModel) -> QuantizedModel:
-        """Opacities, scales and rotations by rate and distortion; ``model`` is what was quantised, in the same order."""
+        """Opacities, scales and rotations by rate and distortion; ``model`` is what was quantised, in its order."""
         label = "geometry's levels"
         found = self.rasterizer.geometry_statistics(model, self.views, progress=self._labelled(label))
         cap = self._final_cap(found.sse / found.samples, model.num_splats)

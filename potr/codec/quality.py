@@ -14,8 +14,8 @@ from potr.codec.entropy import Entropy
 from potr.errors import ConfigError
 
 STAGES = ("prune", "compact", "quantize")
-# Price of a bit in pruning caps. A splat takes some 80 bits; refits make up for seven eighths of what pruning costs.
-BIT = 1 / 640
+# Price of a bit in pruning caps. A splat takes some 80 bits; refits make up for three quarters of what pruning costs.
+BIT = 1 / 320
 
 
 def _paper(quality: float) -> CodecConfig:
@@ -60,12 +60,12 @@ def _default(quality: float) -> CodecConfig:
         ),
         compact=CompactConfig(refit_steps=3, drop_cost=BIT, strength=0.1, chroma_multiplier=1.0, redundancy_cosine=1.0),
         quantize=QuantizeConfig(
-            dc_multiplier=11 * finer,
-            ac_multiplier=6 * finer,
+            dc_multiplier=9 * finer,
+            ac_multiplier=4.5 * finer,
             joint_rounding=True,
             bit_cost=BIT,
-            geometry_bit_cost=40 * BIT,
-            color_groups=3,
+            geometry_bit_cost=30 * BIT,
+            color_groups=5,
             opacity_levels=round(21 * finer) + 1,
             rotation_levels=2 * round(30 * finer) + 1,
             scale_step=0.22 / finer,

@@ -56,7 +56,7 @@ def quantize_colors(
     quantized: QuantizedModel, sh: Tensor, config: QuantizeConfig, statistics: ColorStatistics | None, cap: float,
     *, refitted: Callable[[Tensor], Tensor] = lambda sh: sh,
 ) -> QuantizedModel:  # fmt: skip
-    """The model with its colours quantised, in ``config.color_groups`` groups of splats: splat i is of group i mod that.
+    """The model with its colours quantised, in ``config.color_groups`` groups: splat i is of group i mod that.
 
     Args:
         quantized: the geometry.
@@ -65,8 +65,8 @@ def quantize_colors(
         statistics: how the training views see each splat's colour, in the same order: SH levels are then chosen jointly
             in that metric, each taking up the others' rounding errors; else every coefficient is rounded by itself.
         cap: rise of the MSE that a splat is worth (the pruning cap), which config.bit_cost refers to.
-        refitted: what the colours [N, K, 3] become if all of them could still move; after each group but the last, those
-            of later groups do, and make up for what the group lost.
+        refitted: what the colours [N, K, 3] become if all of them can still move; after each group but the last, those
+            of later groups do, and make up for what it lost.
     """
     metric, price = _metric(config, statistics, cap)
     sh, levels = sh.clone(), torch.zeros(sh.shape, dtype=torch.int32, device=sh.device)
