@@ -51,7 +51,7 @@ def main() -> None:
     rows = []
     for file in arguments.files:
         data = file.read_bytes()
-        rows.append(row(file.stem, len(data), *measure(data, arguments.repeats)))
+        rows.append(row(str(file), len(data), *measure(data, arguments.repeats)))
     print(table(rows))
 
 

@@ -21,7 +21,7 @@ from potr.codec.compact import compact
 from potr.codec.config import CodecConfig
 from potr.codec.decoder import dequantize
 from potr.codec.footprint import pixel_sizes
-from potr.codec.geometry_levels import choose_levels
+from potr.codec.geometry_rdoq import choose_levels
 from potr.codec.prune import PruneState, absolute_target, final_cap, prune, start
 from potr.codec.quality import config_for
 from potr.codec.quantize import quantize_colors, quantize_geometry, raise_scales
@@ -80,7 +80,8 @@ def encode(
         config: every parameter (codec.quality.config_for makes one from a quality).
         rasterizer: a backend; the best available by default. The model goes to its device at once and leaves it when
             it is quantised.
-        checkpoint: a file that an interrupted prune resumes from; written after every pass, removed at the end.
+        checkpoint: a file that an interrupted encode resumes from; written after every pruning pass with its refits and
+            after compaction, removed at the end.
         shared: a folder in which the early pruning is kept for every other encode that prunes the same model alike,
             whatever it does afterwards.
         early: the finished early pruning, where it is done already (codec.trajectory).
@@ -197,31 +198,31 @@ class _Session:
             quantized = self._choose_levels(quantized, raise_scales(model, pixel_size[order]))
         # The colours are refitted to the geometry as the decoder will have it, and make up for some of its errors.
         placed = dequantize(quantized).to(model.device).with_sh(model.sh)
+        statistics: ColorStatistics | None
         placed, statistics, mse_before = self._refitted(placed, "quantisation statistics")
         self._close_phase("prune_late", mse_before)
         cap = self._final_cap(mse_before, model.num_splats)
 
-        def refitted(sh: Tensor) -> Tensor:
-            model = placed.with_sh(sh)
-            found = self.rasterizer.color_statistics(
-                model, self.views, progress=self._labelled("quantisation of colours")
-            )
-            return refit(model, found, COLOR_RELAXATION).sh
+        def refitted(sh: Tensor) -> tuple[Tensor, ColorStatistics]:
+            nonlocal statistics
+            statistics = None  # 7 GB for 10 M splats: gone before the next are made
+            current, label = placed.with_sh(sh), "refit of colours not quantised yet"
+            statistics = self.rasterizer.color_statistics(current, self.views, progress=self._labelled(label))
+            return refit(current, statistics, COLOR_RELAXATION).sh, statistics
 
-        with self._step("quantisation of colours"):
-            quantized = quantize_colors(quantized, placed.sh, config, statistics, cap, refitted=refitted)
+        quantized = quantize_colors(quantized, placed.sh, config, statistics, cap, refitted=refitted)
         details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": mse_before}
         self._report("quantize", begin, model.num_splats, quantized.num_splats, details)
         return quantized
 
     def _choose_levels(self, quantized: QuantizedModel, model: SplatModel) -> QuantizedModel:
         """Opacities, scales and rotations by rate and distortion; ``model`` is what was quantised, in its order."""
-        label = "geometry's levels"
-        found = self.rasterizer.geometry_statistics(model, self.views, progress=self._labelled(label))
+        progress = self._labelled("geometry statistics")
+        found = self.rasterizer.geometry_statistics(model, self.views, progress=progress)
         cap = self._final_cap(found.sse / found.samples, model.num_splats)
         price = self.config.quantize.geometry_bit_cost * cap * found.samples
-        with self._step(label):
-            return choose_levels(quantized, model, found.hessian, price)
+        with self._step("choice of geometry's levels"):
+            return choose_levels(quantized, model, found.hessian, found.gradient, price)
 
     def pack(self, quantized: QuantizedModel) -> bytes:
         begin = time.perf_counter()

@@ -14,9 +14,9 @@ from potr.codec.config import CodecConfig
 from potr.codec.quality import STAGES, config_for
 from potr.errors import ConfigError
 
-# The refit of geometry lets pruning go four times as far, and makes a bit worth a quarter as many caps. Rungs without
-# it have the cap that the default had before it (until commit c8ced14), so that a bit has one price in MSE from "rdoq"
-# on. The price is in caps: before "relative_cap", where the cap is the paper's own, it would stand to nothing.
+# The refit of geometry lets pruning go four times as far. Rungs without it have a quarter of the cap, as default had
+# before it (until commit c8ced14), and a bit is four times as many caps, so that it has one price in MSE from "rdoq".
+# The price is in caps: before "relative_cap", where the cap is the paper's own, it would stand to nothing.
 _WITHOUT_GEOMETRY_REFIT = 4.0
 
 

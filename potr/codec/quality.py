@@ -45,7 +45,7 @@ def _paper(quality: float) -> CodecConfig:
 
 
 def _default(quality: float) -> CodecConfig:
-    """The best we have; how its constants were chosen is in docs/benchmarks.md."""
+    """The best we have; how its constants were chosen is in docs/rate_distortion.md."""
     finer = 10 ** (0.6 * (quality - 0.1))
     return CodecConfig(
         name="default",

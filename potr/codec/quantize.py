@@ -35,7 +35,9 @@ def quantize(
     cap: float = 0.0,
     pixel_size: Tensor | None = None,
 ) -> QuantizedModel:
-    """Quantise a model: its geometry, then its colours as they are.
+    """Quantise a model: its geometry to the closest levels, its colours as they are, all at once.
+
+    The encoder does more between the two (codec.encoder): levels by price, refits.
 
     Args:
         model: N splats.
@@ -54,7 +56,7 @@ def quantize(
 
 def quantize_colors(
     quantized: QuantizedModel, sh: Tensor, config: QuantizeConfig, statistics: ColorStatistics | None, cap: float,
-    *, refitted: Callable[[Tensor], Tensor] = lambda sh: sh,
+    *, refitted: Callable[[Tensor], tuple[Tensor, ColorStatistics]] | None = None,
 ) -> QuantizedModel:  # fmt: skip
     """The model with its colours quantised, in ``config.color_groups`` groups: splat i is of group i mod that.
 
@@ -65,18 +67,21 @@ def quantize_colors(
         statistics: how the training views see each splat's colour, in the same order: SH levels are then chosen jointly
             in that metric, each taking up the others' rounding errors; else every coefficient is rounded by itself.
         cap: rise of the MSE that a splat is worth (the pruning cap), which config.bit_cost refers to.
-        refitted: what the colours [N, K, 3] become if all of them can still move; after each group but the last, those
-            of later groups do, and make up for what it lost.
+        refitted: what the colours [N, K, 3] become if all of them can still move, and statistics; after each group but
+            the last, those of later groups do, and make up for what it lost. None: they stay, all in one group.
     """
-    metric, price = _metric(config, statistics, cap)
+    groups = 1 if refitted is None else min(config.color_groups, max(1, len(sh)))
     sh, levels = sh.clone(), torch.zeros(sh.shape, dtype=torch.int32, device=sh.device)
-    group_of = torch.arange(len(sh), device=sh.device) % config.color_groups
-    for number in range(config.color_groups):
-        group, later = group_of == number, group_of > number
+    group_of = torch.arange(len(sh), device=sh.device) % groups
+    for number in range(groups):
+        if number and refitted is not None:
+            statistics = metric = None  # freed before the next are made
+            moved, statistics = refitted(sh)
+            sh = torch.where((group_of >= number)[:, None, None], moved, sh)
+        group = group_of == number
+        metric, price = _metric(config, statistics, cap)
         levels[group], steps = quantize_sh(sh[group], config, None if metric is None else metric[group], price)
         sh[group] = opponent_to_rgb(levels[group] * steps)
-        if later.any():
-            sh[later] = refitted(sh)[later]
     return replace(quantized, sh=levels.cpu().numpy(), sh_steps=steps.cpu().numpy())
 
 

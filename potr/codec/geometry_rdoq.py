@@ -18,8 +18,8 @@ from potr.rasterizer.base import GEOMETRY_PARAMETERS
 from potr.rotation import quats_to_matrices
 from potr.splats import SplatModel
 
-# Added to A's diagonal, as a share of A_00 and absolutely. A splat that few views or none see has directions without
-# any curvature; the ridge keeps its levels from going anywhere at all for a fraction of a bit.
+# Added to A's diagonal, as a share of A_00 and absolutely: a splat that few views see has directions without any
+# curvature, and the ridge keeps its levels from going anywhere at all for a fraction of a bit.
 RELATIVE_RIDGE = 1e-4
 ABSOLUTE_RIDGE = 1e-4
 _LONGEST = 0.98  # of x^2 + y^2 + z^2 in a chosen rotation: far enough below 1 for any rounding
@@ -32,33 +32,36 @@ _TURNED = {4: (2, 3), 5: (1, 3), 6: (1, 2)}  # the scales of the axes that a rot
 
 
 def choose_levels(
-    quantized: QuantizedModel, model: SplatModel, curvature: Tensor, price: float, sweeps: int = 3
+    quantized: QuantizedModel, model: SplatModel, hessian: Tensor, gradient: Tensor, price: float, sweeps: int = 3
 ) -> QuantizedModel:
     """The geometry's integers, chosen by rate and distortion.
 
     Each splat's opacity, three log-scales and rotation go, one coordinate after the other, to the level of least
-    x^T A x + price * bits. x is the splat's change as ``GeometryStatistics`` has it: the difference of log opacity;
-    the shift of the centre, which stays, but whose error the others can make up for; the strain
+    x^T A x + 2 x^T b + price * bits. x is the splat's change as ``GeometryStatistics`` has it: the difference of log
+    opacity; the shift of the centre, which stays, but whose error the others can make up for; the strain
     E = (M^-1 Sigma' M^-T - I) / 2, exactly linear in the covariance Sigma'. Bits are -log2 of smoothed histograms:
     of the opacity; of a scale given half the lesser of the other two; of a rotation component given how far apart the
-    scales of the two axes that it turns are. They are estimated anew before each sweep.
+    scales of the two axes that it turns are. They are estimated anew before each sweep. They stand for the coder, whose
+    contexts are others, and what a level does to the contexts of other coordinates is not charged. Splats that no view
+    sees keep their levels.
 
     Args:
         quantized: N splats, their geometry rounded.
         model: the same splats unquantised, in the same order.
-        curvature: [N, 55], A of ``GeometryStatistics`` in the axes of ``model``.
+        hessian: [N, 55], A of ``GeometryStatistics`` in the axes of ``model``.
+        gradient: [N, 10], b of ``GeometryStatistics`` likewise.
         price: squared error per bit, in the units of A; 0: the levels of least distortion.
         sweeps: over all coordinates.
 
     Returns:
-        ``quantized`` with other levels. Work is done on the device of ``curvature``, in float64, and the result does
-        not depend on the number of threads.
+        ``quantized`` with other levels. Work is done on the device of ``hessian``, in float64, and the result does
+        not depend on the number of threads: torch is held at one meanwhile, in the whole process.
     """
     if quantized.num_splats == 0:
         return quantized
     columns = [quantized.opacity[None], quantized.log_scales.T, quantized.rotation.T]
-    levels = torch.from_numpy(np.concatenate([c.astype(np.int32) for c in columns])).to(curvature.device)
-    log_opacity = logsigmoid(torch.from_numpy(quantized.opacity_table.astype(np.float64))).to(curvature.device)
+    levels = torch.from_numpy(np.concatenate([c.astype(np.int32) for c in columns])).to(hessian.device)
+    log_opacity = logsigmoid(torch.from_numpy(quantized.opacity_table.astype(np.float64))).to(hessian.device)
     parts = [slice(start, start + _CHUNK) for start in range(0, quantized.num_splats, _CHUNK)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # thousands of short operations: threads wait for one another longer than they work
@@ -66,8 +69,10 @@ def choose_levels(
         for _ in range(sweeps):
             rates = [_rate(levels, column, len(log_opacity)) for column in range(7)]
             for part in parts:
-                splats = _splats(quantized, model, curvature, part)
-                levels[:, part] = _sweep(splats, levels[:, part].long(), rates, log_opacity, price).int()
+                splats = _splats(quantized, model, hessian, gradient, part)
+                swept = _sweep(splats, levels[:, part].long(), rates, log_opacity, price).int()
+                # Of a splat that no view sees nothing is known to be free.
+                levels[:, part] = torch.where(hessian[part, 0] > 0, swept, levels[:, part])
     finally:
         torch.set_num_threads(threads)
     chosen = levels.cpu().numpy()
@@ -131,7 +136,8 @@ def _rate(levels: Tensor, column: int, opacities: int) -> _Rate:
 class _Splats:
     """What stays of n splats while their levels move; splats last, so that all is elementwise along them."""
 
-    curvature: Tensor  # [10, 10, n] A with its ridge
+    hessian: Tensor  # [10, 10, n] A with its ridge
+    gradient: Tensor  # [10, n] b
     log_opacity: Tensor  # [n]
     shift: Tensor  # [3, n]
     inverse: Tensor  # [3, 3, n] M^-1
@@ -139,9 +145,9 @@ class _Splats:
     rotation_step: float
 
 
-def _splats(quantized: QuantizedModel, model: SplatModel, curvature: Tensor, part: slice) -> _Splats:
-    k, device = GEOMETRY_PARAMETERS, curvature.device
-    packed = curvature[part].double().T.contiguous()
+def _splats(quantized: QuantizedModel, model: SplatModel, hessian: Tensor, gradient: Tensor, part: slice) -> _Splats:
+    k, device = GEOMETRY_PARAMETERS, hessian.device
+    packed = hessian[part].double().T.contiguous()
     place = torch.tensor([max(i, j) * (max(i, j) + 1) // 2 + min(i, j) for i in range(k) for j in range(k)])
     full = packed.index_select(0, place.to(device)).reshape(k, k, -1)
     full.diagonal().T.add_(RELATIVE_RIDGE * packed[0] + ABSOLUTE_RIDGE)
@@ -152,6 +158,7 @@ def _splats(quantized: QuantizedModel, model: SplatModel, curvature: Tensor, par
     offset = (centre - model.means[part].to(device).double()).T
     return _Splats(
         full,
+        gradient[part].double().T.contiguous(),
         logsigmoid(model.opacity_logits[part].to(device).double()),
         _product(inverse, offset),
         inverse,
@@ -220,7 +227,7 @@ _Distortion = Callable[[Tensor], Tensor]  # of [n] levels of one coordinate: [n]
 def _opacity_step(splats: _Splats, levels: Tensor, log_opacity: Tensor) -> tuple[_Distortion, list[Tensor]]:
     """A parabola in the change of log opacity."""
     others = torch.cat([splats.shift, _strain(_scaled_axes(splats, levels)[0])])
-    slope, curvature = _dot(splats.curvature[0, 1:], others), splats.curvature[0, 0]
+    slope, curvature = _dot(splats.hessian[0, 1:], others) + splats.gradient[0], splats.hessian[0, 0]
 
     def distortion(level: Tensor) -> Tensor:
         change = log_opacity[level] - splats.log_opacity
@@ -233,9 +240,9 @@ def _scale_step(axis: int, splats: _Splats, levels: Tensor, log_opacity: Tensor)
     """The strain is linear in the variance along one axis of the new ellipsoid, so the error is a parabola in that."""
     scaled, _ = _scaled_axes(splats, levels)
     own = torch.stack([scaled[i, axis] * scaled[j, axis] for i, j in _STRAINS]) * 0.5
-    response = _product(splats.curvature[4:, 4:], own)
+    response = _product(splats.hessian[4:, 4:], own)
     curvature = _dot(own, response)
-    slope = _dot(response, _strain(scaled) - own) + _dot(own, _pull(splats, levels, log_opacity))
+    slope = _dot(response, _strain(scaled) - own) + _dot(own, _half_gradient(splats, levels, log_opacity))
     current, step = levels[axis + 1], splats.scale[1]
 
     def distortion(level: Tensor) -> Tensor:
@@ -247,23 +254,23 @@ def _scale_step(axis: int, splats: _Splats, levels: Tensor, log_opacity: Tensor)
 
 
 def _rotation_step(axis: int, splats: _Splats, levels: Tensor, log_opacity: Tensor) -> tuple[_Distortion, list[Tensor]]:
-    pull, levels = _pull(splats, levels, log_opacity), levels.clone()
+    pull, levels = _half_gradient(splats, levels, log_opacity), levels.clone()
 
     def distortion(level: Tensor) -> Tensor:
         levels[axis + 4] = level
         scaled, squares = _scaled_axes(splats, levels)
         strain = _strain(scaled)
-        error = _dot(strain, _product(splats.curvature[4:, 4:], strain) + 2 * pull)
+        error = _dot(strain, _product(splats.hessian[4:, 4:], strain) + 2 * pull)
         return torch.where(squares < _LONGEST, error, torch.inf)
 
     current = levels[axis + 4]
     return distortion, [torch.zeros_like(current), current - 3 * current.sign()]
 
 
-def _pull(splats: _Splats, levels: Tensor, log_opacity: Tensor) -> Tensor:
-    """[6, n] what the errors of opacity and place add to half the slope along the strains."""
+def _half_gradient(splats: _Splats, levels: Tensor, log_opacity: Tensor) -> Tensor:
+    """[6, n] half the slope along the strains, at none: their own and what the errors of opacity and place add."""
     change = log_opacity[levels[0]] - splats.log_opacity
-    return _product(splats.curvature[4:, :4], torch.cat([change[None], splats.shift]))
+    return splats.gradient[4:] + _product(splats.hessian[4:, :4], torch.cat([change[None], splats.shift]))
 
 
 _STEPS: list[Callable[[_Splats, Tensor, Tensor], tuple[_Distortion, list[Tensor]]]] = [
