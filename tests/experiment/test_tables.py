@@ -230,7 +230,7 @@ def test_fps_before_and_after() -> None:
 
 
 def test_an_ablation_is_the_whole_codec_s_curve_against_it_without_a_part() -> None:
-    without = curve_of("default", *PAPER, settings={"compact.refit_steps": 0, "evaluate.lpips": "none"})
+    without = curve_of("default", *PAPER, settings={**ablation.PARTS["refit"], "evaluate.lpips": "none"})
     other = curve_of("default", *PAPER, settings={"prune.cap": 1e-8})
     document = ablation.document(runs(*curve_of("default", *DEFAULT), *without, *other), published())
     bd, table = (next(t for t in document.tables if t.name == name) for name in ("bd", "runs"))
