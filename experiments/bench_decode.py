@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast files decode: M splats/s and MB/s of .potr files, as Markdown.
 
-    python experiments/bench_decode.py outputs/*/*/model.potr [--repeats 4]
+    python experiments/bench_decode.py outputs/*/*/scene.potr [--repeats 4]
 
 A row a file: M splats/s and MB/s of the file in the fastest of several runs, and the processor time of all threads,
 which depends less on what else runs on the machine.
