@@ -17,7 +17,7 @@ from potr.bitstream.entropy import Coder
 from potr.errors import BitstreamError
 
 MAGIC = b"\x89POTR\r\n\x1a"  # a high bit, a line end and an end-of-file mark: text-mode copying is noticed at once
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 _HEADER = struct.Struct("<8sHHIQI")  # magic, version, flags, sections, file size, table checksum; then its own checksum
 _ENTRY = struct.Struct("<BBBBIQQ")  # id, coder, layout, reserved, checksum, raw size, coded size
 _THREADS = min(4, os.cpu_count() or 1)  # at level 22 each may take hundreds of megabytes for millions of splats
@@ -59,15 +59,18 @@ class SectionId(IntEnum):
     ROTATION = 21, "rotation"
     SH_DC = 22, "sh_dc"
     SH_AC = 23, "sh_ac"
+    SH_AC_LUMA = 24, "sh_ac.luma"
+    SH_AC_CHROMA = 25, "sh_ac.chroma"
 
 
+_MODELLED = (SectionId.OCTREE, SectionId.OPACITY, SectionId.LOG_SCALES, SectionId.ROTATION, SectionId.SH_DC)
 _SECTIONS = {
-    1: {int(section): section for section in SectionId if section < SectionId.OCTREE},
-    2: {
-        int(section): section
-        for section in SectionId
-        if section in (SectionId.MODEL, SectionId.OPACITY) or section >= SectionId.OCTREE
-    },
+    version: {int(section): section for section in sections}
+    for version, sections in {
+        1: [section for section in SectionId if section < SectionId.OCTREE],
+        2: [SectionId.MODEL, *_MODELLED, SectionId.SH_AC],
+        3: [SectionId.MODEL, *_MODELLED, SectionId.SH_AC_LUMA, SectionId.SH_AC_CHROMA],
+    }.items()
 }
 
 
@@ -172,10 +175,10 @@ def pack(sections: Sequence[Section], zstd_level: int, *, smallest_size: int = 0
 
 
 def pack_modelled(model: Section, sections: Sequence[ModelledSection], zstd_level: int) -> bytes:
-    """The version 2 file of the model section and what the context models coded, in ascending order of id."""
+    """The version 3 file of the model section and what the context models coded, in ascending order of id."""
     coder, payload = entropy.encode(model.raw, zstd_level)
     entries = [(s.id, Coder.MODELLED, 0, s.raw_size, s.coded) for s in sorted(sections, key=lambda s: s.id)]
-    return _write(2, [(model.id, coder, model.layout, len(model.raw), payload), *entries])
+    return _write(3, [(model.id, coder, model.layout, len(model.raw), payload), *entries])
 
 
 def _write(version: int, entries: Sequence[tuple[SectionId, Coder, int, int, bytes]]) -> bytes:
@@ -201,7 +204,7 @@ def unpack(data: bytes) -> Bitstream:
         raise header.error("expected the magic bytes of a POTR file", 0)
     version = header.u16()
     if version not in VERSIONS:
-        raise header.error(f"expected format version {' or '.join(map(str, VERSIONS))}, got {version}", 8)
+        raise header.error(f"expected format version 1 to {max(VERSIONS)}, got {version}", 8)
     flags, count, size, table_checksum = header.u16(), header.u32(), header.u64(), header.u32()
     if header.u32() != zlib.crc32(data[: _HEADER.size]):
         raise header.error("the header's checksum does not hold", _HEADER.size)
@@ -234,7 +237,7 @@ def _read_entry(entry: Reader, version: int, payload: Reader, start: int, before
     section = _SECTIONS[version][number]
     if before and before[-1].id >= section:
         raise entry.error(f"expected ascending section ids, got {number} after {int(before[-1].id)}", 0)
-    modelled = version == 2 and section is not SectionId.MODEL
+    modelled = version > 1 and section is not SectionId.MODEL
     if coder not in ((Coder.MODELLED,) if modelled else (Coder.STORED, Coder.ZSTD)):
         raise entry.error(f"unknown coder id {coder}", 1)
     if modelled and layout:

@@ -27,10 +27,8 @@ _ROTATION = (SectionId.ROTATION_X, SectionId.ROTATION_Y, SectionId.ROTATION_Z)
 _SH_DC = (SectionId.SH_DC_LUMA, SectionId.SH_DC_RED_BLUE, SectionId.SH_DC_GREEN)
 _SH_AC = (SectionId.SH_AC_COUNTS, SectionId.SH_AC_GAPS, SectionId.SH_AC_VALUES)
 _ALWAYS = (SectionId.MODEL, *_OCTREE, SectionId.OPACITY, *_LOG_SCALES, *_ROTATION, *_SH_DC)
-_SECTION_OF_FIELD = {
-    1: {"opacity": SectionId.OPACITY, "rotation": SectionId.ROTATION_X, "sh": SectionId.SH_DC_LUMA},
-    2: {"opacity": SectionId.OPACITY, "rotation": SectionId.ROTATION, "sh": SectionId.SH_DC},
-}
+_PLAIN = {"opacity": SectionId.OPACITY, "rotation": SectionId.ROTATION_X, "sh": SectionId.SH_DC_LUMA}
+_MODELLED = {"opacity": SectionId.OPACITY, "rotation": SectionId.ROTATION, "sh": SectionId.SH_DC}
 
 
 def pack_model(model: QuantizedModel, zstd_level: int, entropy: Entropy = Entropy.ZSTD) -> bytes:
@@ -100,7 +98,8 @@ def deserialize(bitstream: Bitstream) -> QuantizedModel:
         BitstreamError: naming section and offset.
     """
     parameters = read_parameters(bitstream)
-    arrays = read_modelled(bitstream, parameters) if bitstream.version == 2 else _read_arrays(bitstream, parameters)
+    read, section_of = (_read_arrays, _PLAIN) if bitstream.version == 1 else (read_modelled, _MODELLED)
+    arrays = read(bitstream, parameters)
     model = QuantizedModel(
         origin=parameters.origin,
         extent=parameters.extent,
@@ -115,8 +114,7 @@ def deserialize(bitstream: Bitstream) -> QuantizedModel:
     try:
         validate(model)
     except QuantizedModelError as error:
-        section = _SECTION_OF_FIELD[bitstream.version].get(error.field, SectionId.MODEL)
-        raise bitstream.find(section).error(str(error)) from None
+        raise bitstream.find(section_of.get(error.field, SectionId.MODEL)).error(str(error)) from None
     return model
 
 

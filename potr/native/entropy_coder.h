@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The adaptive binary arithmetic coder of format version 2: integers only, so that every machine decodes the same symbols.
+// The adaptive binary arithmetic coder of modelled sections: integers only, so that every machine decodes the same symbols.
 // docs/format.md, section 12, specifies every operation here.
 #pragma once
 
@@ -41,11 +41,7 @@ class Encoder {
             if (low_ < bound) carry();
             range_ -= bound;
         }
-        while (range_ < 1ull << 32) {
-            for (int shift = 56; shift >= 32; shift -= 8) bytes_.push_back(static_cast<uint8_t>(low_ >> shift));
-            low_ <<= 32;
-            range_ <<= 32;
-        }
+        shift_out();
         return bit;
     }
 
@@ -63,9 +59,26 @@ class Encoder {
         return std::move(bytes_);
     }
 
+    // `count` bits at even odds, most significant first; at most 16.
+    uint32_t bits(uint32_t value, int count) {
+        range_ >>= count;
+        low_ += value * range_;
+        if (low_ < value * range_) carry();
+        shift_out();
+        return value;
+    }
+
     [[noreturn]] void fail(const std::string& reason) const { throw std::invalid_argument(reason); }
 
   private:
+    void shift_out() {
+        while (range_ < 1ull << 32) {
+            for (int shift = 56; shift >= 32; shift -= 8) bytes_.push_back(static_cast<uint8_t>(low_ >> shift));
+            low_ <<= 32;
+            range_ <<= 32;
+        }
+    }
+
     void carry() {
         for (size_t i = bytes_.size(); ++bytes_[--i] == 0;) {}
     }
@@ -90,11 +103,17 @@ class Decoder {
         const uint64_t zero = static_cast<uint64_t>(bit) - 1;  // a mask: no branch that half of all decisions mispredict
         value_ -= bound & zero;
         range_ = bound + ((range_ - 2 * bound) & zero);
-        if (range_ < 1ull << 32) [[unlikely]] {  // once is enough: one / 65536 is not below 2^-16 nor above 1 - 2^-16
-            range_ <<= 32;
-            fetch();
-        }
+        shift_in();
         return bit;
+    }
+
+    uint32_t bits(uint32_t, int count) {
+        range_ >>= count;
+        const uint64_t value = value_ / range_;
+        if (value >> count) fail("expected a number below the coder's range");  // the encoder's rounding leaves a gap
+        value_ -= value * range_;
+        shift_in();
+        return static_cast<uint32_t>(value);
     }
 
     [[noreturn]] void fail(const std::string& reason) const { throw StreamError(std::min(at_, bytes_.size()), reason); }
@@ -105,6 +124,13 @@ class Decoder {
     }
 
   private:
+    void shift_in() {
+        if (range_ < 1ull << 32) [[unlikely]] {  // once is enough: no decision takes more than 16 bits
+            range_ <<= 32;
+            fetch();
+        }
+    }
+
     void fetch() {
         for (int i = 0; i < 4; ++i, ++at_) value_ = value_ << 8 | (at_ < bytes_.size() ? bytes_[at_] : 0);
     }
@@ -117,26 +143,9 @@ class Decoder {
 struct Tables {
     std::array<uint16_t, 4096> squash;  // 65536 / (1 + e^-x) of x in 256ths, for x = index - 2048
     std::array<int16_t, 4096> stretch;  // its inverse, of a probability in 4096ths
-    std::array<uint32_t, 32> rate;      // of a counter that has seen so many decisions, in 1024ths
     Tables();
 };
 extern const Tables kTables;
-
-// A probability that learns: 22 bits of it above 10 bits of how many decisions it has seen.
-using Counter = uint32_t;
-constexpr Counter kNewCounter = 1u << 31;
-constexpr std::array<Counter, 16> new_counters() {
-    std::array<Counter, 16> counters{};
-    counters.fill(kNewCounter);
-    return counters;
-}
-constexpr uint32_t kFastLimit = 12, kSlowLimit = 30;  // the first context learns faster: it follows the place
-
-inline void update(Counter& counter, int bit, uint32_t limit) {
-    // Modulo 2^32, the same as p += (target - p) * (rate / 2) >> 9 on a signed p of its own.
-    const uint32_t target = ((1u << 22) - 1) & -static_cast<uint32_t>(bit), seen = counter & 31;
-    counter += ((target - (counter >> 10)) * kTables.rate[seen] & ~1023u) + (seen < limit);
-}
 
 // A context: some numbers, modulo 2^32, as one.
 template <class... Numbers>
@@ -144,87 +153,6 @@ constexpr uint32_t context(Numbers... numbers) {
     uint32_t hash = 0;
     ((hash = (hash + static_cast<uint32_t>(numbers) + 1) * 0x9E3779B1u), ...);
     return hash;
-}
-
-// Decisions whose probability is mixed from those of Inputs contexts.
-template <int Inputs>
-class Mixer {
-  public:
-    // sets: how many sets of weights.
-    explicit Mixer(size_t sets) : table_(Inputs * kSlots), weights_(sets * Inputs, 1 << 12) {}
-
-    // The contexts of the next decisions. Each chooses a line of 16 counters.
-    void choose(const std::array<uint32_t, Inputs>& contexts) {
-        contexts_ = contexts;
-        choose_lines(0);
-    }
-
-    // Begins to fetch the lines that choose() will take: the tables of a section do not fit the cache next to the core.
-    void prefetch(const std::array<uint32_t, Inputs>& contexts) const {
-        for (int i = 0; i < Inputs; ++i) __builtin_prefetch(&table_[slot(i, contexts[i])], 1);
-    }
-
-    // One decision by counter `node` (0 to 15) of the lines, with that set of weights.
-    template <class Coder>
-    int code(Coder& coder, int bit, uint32_t node, size_t set) {
-        std::array<int32_t, Inputs> inputs;
-        int32_t* const weights = &weights_[set * Inputs];
-        for (int i = 0; i < Inputs; ++i) inputs[i] = kTables.stretch[lines_[i][node] >> 20];
-        int32_t sum = 0;
-        for (int i = 0; i < Inputs; ++i) sum += weights[i] * inputs[i];
-        const int32_t p = kTables.squash[std::clamp(sum >> 14, -2047, 2047) + 2048];
-        bit = coder.code(bit, p);
-        const int32_t error = ((bit << 16) - p) * 3 >> 5;
-        for (int i = 0; i < Inputs; ++i)
-            weights[i] = std::clamp(weights[i] + ((inputs[i] * error + (1 << 13)) >> 14), -kMaxWeight, kMaxWeight);
-        for (int i = 0; i < Inputs; ++i) update(lines_[i][node], bit, i == 0 ? kFastLimit : kSlowLimit);
-        return bit;
-    }
-
-    // A value below 2^bits, most significant bit first; uses the `bits` sets of weights from first_set.
-    template <class Coder>
-    uint32_t symbol(Coder& coder, uint32_t value, int bits, size_t first_set) {
-        uint32_t prefix = 1, node = 1;
-        for (int i = 0; i < bits; ++i) {
-            if (i > 0 && i % 4 == 0) {
-                choose_lines(prefix);
-                node = 1;
-            }
-            const int bit = code(coder, value >> (bits - 1 - i) & 1, node, first_set + i);
-            prefix = prefix << 1 | bit;
-            node = node << 1 | bit;
-        }
-        return prefix - (1u << bits);
-    }
-
-  private:
-    struct alignas(64) Line {  // of the cache
-        std::array<Counter, 16> counters = new_counters();
-    };
-    static constexpr size_t kSlots = 1 << 12;
-    static constexpr int32_t kMaxWeight = 1 << 16;  // 4; a sum of products fits 32 bits
-
-    static size_t slot(int input, uint32_t hash) { return input * kSlots + (hash * 0x85EBCA6Bu >> 20); }
-
-    void choose_lines(uint32_t prefix) {
-        for (int i = 0; i < Inputs; ++i) lines_[i] = table_[slot(i, contexts_[i] + prefix)].counters.data();
-    }
-
-    std::vector<Line> table_;
-    std::vector<int32_t> weights_;
-    std::array<uint32_t, Inputs> contexts_{};
-    std::array<Counter*, Inputs> lines_{};
-};
-
-// A number below 2^(most + 1) - 1 by the length of number + 1 and, at even odds, its lower bits.
-template <int Inputs, class Coder>
-uint32_t code_gamma(Mixer<Inputs>& mixer, Coder& coder, uint32_t number, int most, uint32_t first_node, size_t set) {
-    int length = 0;
-    for (const uint32_t v = number + 1; mixer.code(coder, v >> length > 1, std::min<uint32_t>(first_node + length, 15), set); ++length)
-        if (length == most) coder.fail("expected a number below 2^" + std::to_string(most + 1));
-    uint32_t value = 1;
-    for (int i = length - 1; i >= 0; --i) value = value << 1 | coder.code((number + 1) >> i & 1, kEven);
-    return value - 1;
 }
 
 }  // namespace potr::entropy

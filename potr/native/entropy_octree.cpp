@@ -2,8 +2,9 @@
 // The streams of an octree, coded by the context of the nodes around each one.
 #include <array>
 #include <bit>
+#include <type_traits>
 
-#include "entropy_streams.h"
+#include "entropy_versions.h"
 
 namespace potr::entropy {
 namespace {
@@ -47,7 +48,7 @@ struct Input {
     Cursor nodes, tail_depths, tail_bits, counts;
 };
 
-template <class Coder>
+template <class Version, class Coder>
 class OctreeCoder {
   public:
     // input: the streams where they are known, else null.
@@ -67,6 +68,9 @@ class OctreeCoder {
     }
 
   private:
+    static constexpr bool kVersion2 = std::is_same_v<Version, Version2>;
+    static constexpr uint32_t kBits = kVersion2 ? 1 : 16;  // of a way to a leaf, at a time
+
     // What is known around a node.
     struct Around {
         uint32_t siblings = 1;           // occupancy of its parent
@@ -135,35 +139,46 @@ class OctreeCoder {
     bool code_tail(const Node& node, size_t i, const Around& around, bool tail) {
         const uint32_t before = i > 0 && level_[i - 1].parent == node.parent ? 1 + level_[i - 1].tail : 0;
         const int siblings = std::popcount(around.siblings);
-        tail_mixer_.choose({context(depth_, before), context(siblings, around.count, before),
-                            context(around.tails, around.inner, around.count), context(around.siblings, node.octant)});
+        tail_mixer_.choose(std::array{context(depth_, before), context(siblings, around.count, before),
+                                      context(around.tails, around.inner, around.count), context(around.siblings, node.octant)});
         return tail_mixer_.code(coder_, tail, 1, depth_);
     }
 
     void code_leaf(Node& node, const Around& around) {
         uint32_t below = in_ ? in_->tail_depths.byte() : 0;
         const int siblings = std::popcount(around.siblings);
-        depth_mixer_.choose({context(depth_, last_leaf_depth_), context(depth_), context(depth_, around.leaf_depth),
-                             context(depth_, around.count, siblings)});
+        depth_mixer_.choose(std::array{context(depth_, last_leaf_depth_), context(depth_), context(depth_, around.leaf_depth),
+                                       context(depth_, around.count, siblings)});
         below = depth_mixer_.symbol(coder_, below, 5, 0);
         if (below > static_cast<uint32_t>(kDeepest - depth_)) coder_.fail("expected a leaf at depth 21 at most");
         out_.tail_depths.push_back(static_cast<uint8_t>(below));
-        for (uint32_t k = 0; k < 3 * below; ++k) write_bit(coder_.code(in_ ? in_->tail_bits.bit() : 0, kEven));
+        for (uint32_t left = 3 * below; left > 0;) {
+            const uint32_t count = std::min(left, kBits);
+            uint32_t bits = 0;
+            if (in_)
+                for (uint32_t k = 0; k < count; ++k) bits = 2 * bits + in_->tail_bits.bit();
+            if constexpr (kVersion2)
+                bits = coder_.code(bits, kEven);
+            else
+                bits = coder_.bits(bits, count);
+            for (uint32_t k = count; k-- > 0;) write_bit(bits >> k & 1);
+            left -= count;
+        }
         last_leaf_depth_ = node.leaf_depth = static_cast<uint8_t>(depth_ + below);
     }
 
     int code_occupancy(const Node& node, const Around& around, int code) {
         const auto& t = around.touching;
         const uint32_t touched = (t[0] != 0) | (t[1] != 0) << 1 | (t[2] != 0) << 2;
-        node_mixer_.choose({context(depth_), context(around.siblings, node.octant), context(depth_, around.present, touched),
-                            context(t[0], t[1], t[2], around.present & 42),
-                            context(depth_, std::popcount(around.siblings), around.count)});
+        node_mixer_.choose(std::array{context(depth_), context(around.siblings, node.octant), context(depth_, around.present, touched),
+                                      context(t[0], t[1], t[2], around.present & 42),
+                                      context(depth_, std::popcount(around.siblings), around.count)});
         return static_cast<int>(node_mixer_.symbol(coder_, code, 8, 8 * around.count));
     }
 
     void code_counts() {
         uint64_t left = max_splats_;
-        uint32_t last = 0;
+        uint32_t last = 0, before = 0;  // of the leaf before, and before that
         for (size_t leaf = 0; leaf < leaves_; ++leaf) {
             uint32_t more = 0;  // splats in it but one
             if (in_)
@@ -172,10 +187,15 @@ class OctreeCoder {
                     more |= (byte & 127) << shift;
                     if (byte < 128) break;
                 }
-            count_mixer_.choose({context(), context(std::min(last, 3u))});
-            more = code_gamma(count_mixer_, coder_, more, 27, 1, 0);
+            if constexpr (kVersion2)
+                count_mixer_.choose({context(), context(std::min(last, 3u))});
+            else
+                count_mixer_.choose(std::array{context(), context(std::min(last, 3u)), context(std::min(last, 3u), std::min(before, 3u)),
+                                               context(std::min(last, 15u))});
+            more = count_mixer_.gamma(coder_, more, 27, 1, 0);
             if (more >= left) coder_.fail("expected " + std::to_string(max_splats_) + " splats in all, got more");
             left -= more + 1;
+            before = last;
             last = more;
             for (; more > 127; more >>= 7) out_.counts.push_back(static_cast<uint8_t>(more | 128));
             out_.counts.push_back(static_cast<uint8_t>(more));
@@ -197,9 +217,9 @@ class OctreeCoder {
     int used_bits_ = 0;
     std::vector<Node> above_, level_, below_;
     OctreeBytes out_;
-    Mixer<4> tail_mixer_{kDeepest + 1}, depth_mixer_{5};
-    Mixer<5> node_mixer_{8 * 7};
-    Mixer<2> count_mixer_{1};
+    typename Version::template Mixer<4> tail_mixer_{kDeepest + 1}, depth_mixer_{5};
+    typename Version::template Mixer<5> node_mixer_{8 * 7};
+    typename Version::template Mixer<2> count_mixer_{1};
 };
 
 }  // namespace
@@ -207,15 +227,17 @@ class OctreeCoder {
 Bytes encode_octree(ByteView nodes, ByteView tail_depths, ByteView tail_bits, ByteView counts) {
     Input input{Cursor(nodes), Cursor(tail_depths), Cursor(tail_bits), Cursor(counts)};
     Encoder coder;
-    OctreeCoder(coder, &input, ~size_t{0} >> 1).run(nodes.empty());
+    OctreeCoder<Version3, Encoder>(coder, &input, ~size_t{0} >> 1).run(nodes.empty());
     if (!input.nodes.done() || !input.tail_depths.done() || !input.counts.done())
         throw std::invalid_argument("expected the streams of an octree, got more bytes");
     return coder.finish();
 }
 
-OctreeBytes decode_octree(ByteView coded, size_t max_splats) {
+OctreeBytes decode_octree(ByteView coded, size_t max_splats, int version) {
     Decoder coder(coded);
-    OctreeBytes streams = OctreeCoder(coder, nullptr, max_splats).run(max_splats == 0);
+    const bool empty = max_splats == 0;
+    OctreeBytes streams = version == 2 ? OctreeCoder<Version2, Decoder>(coder, nullptr, max_splats).run(empty)
+                                       : OctreeCoder<Version3, Decoder>(coder, nullptr, max_splats).run(empty);
     coder.finish();
     return streams;
 }

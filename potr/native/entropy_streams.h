@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The context models of format version 2, docs/format.md sections 13 to 15: each function codes one section.
+// The context models of format versions 2 and 3, docs/format.md sections 13 to 15: each function codes one section. Encoders
+// write version 3; decoders take the file's version.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <vector>
 
 #include "entropy_coder.h"
@@ -16,7 +18,7 @@ struct OctreeBytes {
 };
 Bytes encode_octree(ByteView nodes, ByteView tail_depths, ByteView tail_bits, ByteView counts);
 // At most max_splats splats; what only the streams' own decoder can see is left to it.
-OctreeBytes decode_octree(ByteView coded, size_t max_splats);
+OctreeBytes decode_octree(ByteView coded, size_t max_splats, int version);
 
 // The four nearest of the up to 64 splats before each one.
 class Neighbors {
@@ -52,18 +54,25 @@ class Neighbors {
 
 // [n, columns] row-major integers; T as in QuantizedModel. Decoding fills `values`.
 Bytes encode_opacity(const Neighbors& neighbors, const uint16_t* values);
-void decode_opacity(ByteView coded, const Neighbors& neighbors, uint16_t* values);
+void decode_opacity(ByteView coded, const Neighbors& neighbors, uint16_t* values, int version);
 Bytes encode_scales(const Neighbors& neighbors, const uint16_t* values);
-void decode_scales(ByteView coded, const Neighbors& neighbors, uint16_t* values);
+void decode_scales(ByteView coded, const Neighbors& neighbors, uint16_t* values, int version);
 Bytes encode_rotation(const Neighbors& neighbors, const uint16_t* scales, const int16_t* values);
-void decode_rotation(ByteView coded, const Neighbors& neighbors, const uint16_t* scales, int16_t* values);
+void decode_rotation(ByteView coded, const Neighbors& neighbors, const uint16_t* scales, int16_t* values, int version);
 // Coefficient 0 of sh [n, num_coefficients, 3], in place.
 Bytes encode_sh_dc(const Neighbors& neighbors, int num_coefficients, const int32_t* sh);
-void decode_sh_dc(ByteView coded, const Neighbors& neighbors, int num_coefficients, int32_t* sh);
-// The others; num_coefficients 4, 9 or 16. Decoding expects zeros in their places.
-Bytes encode_sh_ac(const Neighbors& neighbors, const uint16_t* opacity, const uint16_t* scales, int num_coefficients,
-                   const int32_t* sh);
-void decode_sh_ac(ByteView coded, const Neighbors& neighbors, const uint16_t* opacity, const uint16_t* scales,
-                  int num_coefficients, int32_t* sh);
+void decode_sh_dc(ByteView coded, const Neighbors& neighbors, int num_coefficients, int32_t* sh, int version);
+// The others of a version 2 file, where they are one section; num_coefficients 4, 9 or 16. Expects zeros in their places.
+void decode_sh_ac_version2(ByteView coded, const Neighbors& neighbors, const uint16_t* opacity, const uint16_t* scales,
+                           int num_coefficients, int32_t* sh);
+
+// A difference in 19 classes, finer near 0.
+inline uint32_t classify(int32_t v) {
+    static constexpr uint8_t kClasses[40] = {0, 1, 2, 3, 4, 4, 5, 5, 5, 6, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7,
+                                             7, 7, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8};
+    const int32_t a = std::abs(v);
+    const uint32_t c = a < 40 ? kClasses[a] : 9;
+    return v < 0 ? 16 + c : c;
+}
 
 }  // namespace potr::entropy

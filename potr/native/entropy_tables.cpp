@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "entropy_coder.h"
+#include "entropy_mixer.h"
 
 namespace potr::entropy {
 namespace {
@@ -20,9 +20,31 @@ Tables::Tables() {
     for (int x = -2047; x <= 2047; ++x)
         for (; p <= squash[x + 2048] >> 4; ++p) stretch[p] = static_cast<int16_t>(x);
     for (; p < 4096; ++p) stretch[p] = 2047;
-    for (int n = 0; n < 32; ++n) rate[n] = 2 * (5120 / (10 * n + 16));
+}
+
+CounterTables::CounterTables() {
+    std::array<int32_t, 512> levels;  // their probabilities
+    for (int level = 0; level < 512; ++level) levels[level] = kTables.squash[8 * level + 4];
+    const auto nearest = [&](int32_t one) {
+        const int above = static_cast<int>(std::lower_bound(levels.begin(), levels.end() - 1, one) - levels.begin());
+        const int below = std::max(above - 1, 0), best = levels[above] - one < one - levels[below] ? above : below;
+        return static_cast<int>(std::lower_bound(levels.begin(), levels.end(), levels[best]) - levels.begin());
+    };
+    for (int seen = 0; seen < 16; ++seen)
+        for (int level = 0; level < 512; ++level) {
+            const int counter = 512 * seen + level, one = seen ? levels[level] : 1 << 15;
+            input[counter] = static_cast<int16_t>((32 * level - 8176) * seen / (seen + 1));
+            for (int slow = 0; slow < 2; ++slow)
+                for (int bit = 0; bit < 2; ++bit) {
+                    const int limit = slow ? 15 : 8, age = std::min(seen, limit);
+                    int to = nearest(one + ((bit ? 65535 : 0) - one) * 10 / (age == 15 ? 250 : 10 * age + 16));
+                    if (to == level && seen) to = std::clamp(level + (bit ? 1 : -1), 0, 511);
+                    next[slow][counter][bit] = static_cast<Counter>(512 * std::min(seen + 1, limit) + to);
+                }
+        }
 }
 
 const Tables kTables;
+const CounterTables kCounterTables;  // made after the tables it is made of
 
 }  // namespace potr::entropy

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "entropy_sh_ac.h"
 #include "entropy_streams.h"
 #include "octree.h"
 
@@ -11,7 +12,7 @@ namespace {
 
 using namespace potr::entropy;
 
-constexpr size_t kHeader = 3;  // which section, splats as u16
+constexpr size_t kHeader = 3;  // which section and version, splats as u16
 constexpr size_t kMaxSplats = 400;
 
 [[noreturn]] void fail(const char* what) {
@@ -36,10 +37,10 @@ struct Given {
     std::vector<uint16_t> opacity, scales;
 };
 
-bool octree(ByteView coded, size_t n) {
-    const OctreeBytes streams = decode_octree(coded, n);
+bool octree(ByteView coded, size_t n, int version) {
+    const OctreeBytes streams = decode_octree(coded, n, version);
     const Bytes again = encode_octree(streams.nodes, streams.tail_depths, streams.tail_bits, streams.counts);
-    const OctreeBytes same = decode_octree(again, n);
+    const OctreeBytes same = decode_octree(again, n, 3);
     if (same.nodes != streams.nodes || same.tail_depths != streams.tail_depths || same.tail_bits != streams.tail_bits ||
         same.counts != streams.counts)
         fail("another octree");
@@ -52,11 +53,33 @@ bool octree(ByteView coded, size_t n) {
 }
 
 template <class T, class Decode, class Encode>
-bool values(ByteView coded, size_t size, Decode decode, Encode encode) {
+bool values(ByteView coded, size_t size, int version, Decode decode, Encode encode) {
     std::vector<T> first(size), second(size);
-    decode(coded, first.data());
-    decode(encode(first.data()), second.data());
+    decode(coded, first.data(), version);
+    decode(encode(first.data()), second.data(), 3);
     if (first != second) fail("other values");
+    return true;
+}
+
+// Luma or chroma; the other is one that all zeros have.
+bool coefficients(ByteView coded, bool is_luma, const Neighbors& near, const uint16_t* opacity, const uint16_t* scales, int k,
+                  int version) {
+    const size_t n = near.size();
+    std::vector<int32_t> sh(3 * k * n), same(sh.size());
+    const auto decode = [&](ByteView first, ByteView second, std::vector<int32_t>& to) {
+        AcLuma luma(n);
+        decode_sh_ac_luma(first, near, opacity, scales, k, to.data(), luma);
+        decode_sh_ac_chroma(second, near, opacity, scales, k, to.data(), luma);
+    };
+    if (version == 2)
+        decode_sh_ac_version2(coded, near, opacity, scales, k, sh.data());
+    else
+        decode(is_luma ? coded : ByteView(encode_sh_ac_luma(near, opacity, scales, k, same.data())),
+               is_luma ? ByteView(encode_sh_ac_chroma(near, opacity, scales, k, same.data())) : coded, sh);
+    for (int32_t v : sh)
+        if (std::abs(v) > 1 << 24) return false;
+    decode(encode_sh_ac_luma(near, opacity, scales, k, sh.data()), encode_sh_ac_chroma(near, opacity, scales, k, sh.data()), same);
+    if (same != sh) fail("other coefficients");
     return true;
 }
 
@@ -70,30 +93,30 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     const Neighbors near(given.cells.data(), given.depths.data(), n);
     const int k = bytes[0] / 8 % 3 == 0 ? 4 : bytes[0] / 8 % 3 == 1 ? 9 : 16;
     const uint16_t *opacity = given.opacity.data(), *scales = given.scales.data();
-    const bool dc = bytes[0] % 6 == 4;
+    const int version = bytes[0] / 128 ? 2 : 3;
     try {
-        switch (bytes[0] % 6) {
-            case 0: return octree(coded, n);
+        switch (bytes[0] % 7) {
+            case 0: return octree(coded, n, version);
             case 1:
-                return values<uint16_t>(coded, n, [&](ByteView c, uint16_t* v) { decode_opacity(c, near, v); },
+                return values<uint16_t>(coded, n, version, [&](ByteView c, uint16_t* v, int f) { decode_opacity(c, near, v, f); },
                                         [&](const uint16_t* v) { return encode_opacity(near, v); });
             case 2:
-                return values<uint16_t>(coded, 3 * n, [&](ByteView c, uint16_t* v) { decode_scales(c, near, v); },
+                return values<uint16_t>(coded, 3 * n, version, [&](ByteView c, uint16_t* v, int f) { decode_scales(c, near, v, f); },
                                         [&](const uint16_t* v) { return encode_scales(near, v); });
             case 3:
-                return values<int16_t>(coded, 3 * n, [&](ByteView c, int16_t* v) { decode_rotation(c, near, scales, v); },
+                return values<int16_t>(coded, 3 * n, version,
+                                       [&](ByteView c, int16_t* v, int f) { decode_rotation(c, near, scales, v, f); },
                                        [&](const int16_t* v) { return encode_rotation(near, scales, v); });
-            default: {
-                std::vector<int32_t> sh(3 * k * n);
-                dc ? decode_sh_dc(coded, near, k, sh.data()) : decode_sh_ac(coded, near, opacity, scales, k, sh.data());
+            case 4: {
+                std::vector<int32_t> sh(3 * k * n), same(sh.size());
+                decode_sh_dc(coded, near, k, sh.data(), version);
                 for (int32_t v : sh)
                     if (std::abs(v) > 1 << 24) return 0;  // refused by who called: no encoder gets it
-                const Bytes again = dc ? encode_sh_dc(near, k, sh.data()) : encode_sh_ac(near, opacity, scales, k, sh.data());
-                std::vector<int32_t> same(sh.size());
-                dc ? decode_sh_dc(again, near, k, same.data()) : decode_sh_ac(again, near, opacity, scales, k, same.data());
-                if (same != sh) fail("other coefficients");
+                decode_sh_dc(encode_sh_dc(near, k, sh.data()), near, k, same.data(), 3);
+                if (same != sh) fail("other colours");
                 return 1;
             }
+            default: return coefficients(coded, bytes[0] % 7 == 5, near, opacity, scales, k, version);
         }
     } catch (const StreamError& error) {
         if (error.offset > coded.size()) fail("an offset outside the section");
@@ -111,11 +134,11 @@ int main(int argc, char** argv) {
     std::mt19937_64 random(std::strtoull(argv[2], nullptr, 10));
     uint64_t inputs = 0, accepted = 0, valid = 0;
     while (inputs == 0 || std::chrono::steady_clock::now() < end) {
-        const uint8_t kind = static_cast<uint8_t>(random() % 24);
+        const uint8_t kind = static_cast<uint8_t>(random() % 256);
         const size_t n = 1 + random() % 60;
         Bytes input{kind, static_cast<uint8_t>(n), 0};
         // Columns of plausible ranges before noise, so that the coder is reached; at times few bytes, at times zeros.
-        for (int column = 0, columns = kind % 6 == 1 ? 1 : kind % 6 == 0 || kind % 6 == 5 ? 0 : 3; column < columns; ++column)
+        for (int column = 0, columns = kind % 7 == 1 ? 1 : kind % 7 == 0 || kind % 7 > 4 ? 0 : 3; column < columns; ++column)
             input.insert(input.end(), {static_cast<uint8_t>(random()), 0, 0, 0, static_cast<uint8_t>(random() % 28)});
         const uint64_t length = random() % (random() % 4 ? 400 : 8), mask = random() % 3 ? 255 : random();
         for (uint64_t i = 0; i < length; ++i) input.push_back(static_cast<uint8_t>(random() & mask));

@@ -17,7 +17,10 @@ HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parents[1] / "potr" / "native"
 TARGETS = {
     "fuzz_octree": ("octree.cpp",),
-    "fuzz_entropy": ("octree.cpp", "entropy_octree.cpp", "entropy_streams.cpp", "entropy_tables.cpp"),
+    "fuzz_entropy": (
+        "octree.cpp",
+        *(f"entropy_{part}.cpp" for part in ("octree", "sh_ac", "sh_ac_2", "streams", "tables")),
+    ),
 }
 
 

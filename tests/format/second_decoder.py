@@ -11,12 +11,13 @@ import numpy as np
 import zstandard
 
 from tests.format import second_models as models
-from tests.format.second_models import Refused, must
+from tests.format import second_sh_ac
+from tests.format.second_mixers import Refused, must
 
 __all__ = ["Refused", "decode"]
 
 F32 = np.float32
-VERSION_1, VERSION_2 = frozenset(range(1, 19)), frozenset({1, 6, 19, 20, 21, 22, 23})
+SECTIONS = {1: set(range(1, 19)), 2: {1, 6, 19, 20, 21, 22, 23}, 3: {1, 6, 19, 20, 21, 22, 24, 25}}
 
 
 def unzigzag(symbol: int) -> int:
@@ -28,15 +29,15 @@ def read_file(data: bytes) -> tuple[int, dict[int, tuple[int, bytes]], dict[int,
     must(len(data) >= 32, "header")
     must(data[:8] == bytes([0x89, 0x50, 0x4F, 0x54, 0x52, 0x0D, 0x0A, 0x1A]), "magic")
     version, flags, count, size, table_crc, header_crc = struct.unpack("<HHIQII", data[8:32])
-    must(version in (1, 2) and flags == 0, "version or flags")
+    must(version in SECTIONS and flags == 0, "version or flags")
     must(zlib.crc32(data[:28]) == header_crc, "header checksum")
     must(size == len(data) and 32 + 24 * count <= size, "size")
     must(zlib.crc32(data[32 : 32 + 24 * count]) == table_crc, "table checksum")
     at, last, sections, raw_sizes = 32 + 24 * count, 0, {}, {}
     for i in range(count):
         number, coder, layout, reserved, crc, raw_size, coded_size = struct.unpack_from("<BBBBIQQ", data, 32 + 24 * i)
-        must(last < number and number in (VERSION_1 if version == 1 else VERSION_2) and reserved == 0, "table entry")
-        modelled = version == 2 and number > 1
+        must(last < number and number in SECTIONS[version] and reserved == 0, "table entry")
+        modelled = version > 1 and number > 1
         must(coder == 2 and layout == 0 if modelled else coder in (0, 1), "coder")
         must(coded_size <= size - at, "coded size")
         coded = data[at : at + coded_size]
@@ -157,17 +158,24 @@ def plain_integers(sections: dict[int, tuple[int, bytes]], paths: list[tuple[int
     return symbol_array(sections[6], n), indices, [list(v) for v in zip(*columns, strict=True)], integers
 
 
-def modelled_integers(sections: dict[int, tuple[int, bytes]], paths: list[tuple[int, ...]], k: int) -> Integers:
+def modelled_integers(
+    sections: dict[int, tuple[int, bytes]], paths: list[tuple[int, ...]], k: int, version: int
+) -> Integers:
     """Sections 14 and 15."""
     around = models.Around(paths)
-    opacity = models.read_opacity(sections[6][1], around)
-    indices = models.read_scales(sections[20][1], around)
-    vectors = models.read_rotation(sections[21][1], around, indices)
+    opacity = models.read_opacity(sections[6][1], around, version)
+    indices = models.read_scales(sections[20][1], around, version)
+    vectors = models.read_rotation(sections[21][1], around, indices, version)
     integers = np.zeros((len(paths), k, 3), np.int64)
-    for i, own in enumerate(models.read_sh_dc(sections[22][1], around)):
+    for i, own in enumerate(models.read_sh_dc(sections[22][1], around, version)):
         integers[i, 0] = own
     if k > 1:
-        for i, own in enumerate(models.read_sh_ac(sections[23][1], around, opacity, indices, k)):
+        given = (around, opacity, indices, k)
+        if version == 2:
+            values = second_sh_ac.read_version_2(sections[23][1], *given)
+        else:
+            values = second_sh_ac.read_version_3(sections[24][1], sections[25][1], *given)
+        for i, own in enumerate(values):
             integers[i, 1:] = np.array(own).T[1:]
     return opacity, indices, vectors, integers
 
@@ -178,8 +186,7 @@ def decode(data: bytes) -> dict[str, np.ndarray]:
     raw = sections[1][1]
     n, levels, degree = struct.unpack_from("<IIB", raw)
     k = (degree + 1) ** 2
-    present = VERSION_1 if version == 1 else VERSION_2
-    must(set(sections) == present - (set() if degree else {16, 17, 18, 23}), "sections")
+    must(set(sections) == SECTIONS[version] - (set() if degree else {16, 17, 18, 23, 24, 25}), "sections")
     must(degree <= 3 and len(raw) == 72 + 12 * k + 4 * levels and n <= 65536 + len(data), "model")
     must(not any(raw[9:16]) and not any(raw[68:72]), "reserved")
     origin, extent = struct.unpack_from("<3d", raw, 16), struct.unpack_from("<d", raw, 40)[0]
@@ -187,11 +194,11 @@ def decode(data: bytes) -> dict[str, np.ndarray]:
     sh_steps = np.array(struct.unpack_from(f"<{3 * k}f", raw, 72), F32).reshape(k, 3)
     table = np.array(struct.unpack_from(f"<{levels}f", raw, 72 + 12 * k), F32)
 
-    if version == 2:
-        expected = {6: 2, 19: 13, 20: 6, 21: 6, 22: 12, 23: 12 * (k - 1)}
+    if version > 1:
+        expected = {6: 2, 19: 13, 20: 6, 21: 6, 22: 12, 23: 12 * (k - 1), 24: 4 * (k - 1), 25: 8 * (k - 1)}
         must(all(raw_sizes[i] == n * size for i, size in expected.items() if i in sections), "raw sizes")
-        paths = read_octree(*models.read_octree(sections[19][1], n), n)
-        opacity, indices, vectors, integers = modelled_integers(sections, paths, k)
+        paths = read_octree(*models.read_octree(sections[19][1], n, version), n)
+        opacity, indices, vectors, integers = modelled_integers(sections, paths, k, version)
     else:
         paths = read_octree(*(sections[i][1] for i in (2, 3, 4, 5)), n)
         opacity, indices, vectors, integers = plain_integers(sections, paths, k)

@@ -1,87 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_hostile.py for version 2: damage ends in BitstreamError or another valid model; cheaply."""
+"""test_hostile.py for versions 2 and 3: damage ends in BitstreamError or another valid model; cheaply."""
 
-import struct
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from potr.bitstream.container import ENTRY_SIZE, HEADER_SIZE, VERSIONS
-from potr.codec.decoder import decode, dequantize
+from potr.codec.decoder import decode
 from potr.codec.entropy import Entropy
-from potr.codec.quantized import validate
 from potr.codec.serialize import FREE_SPLATS, pack_model, unpack_model
 from potr.errors import BitstreamError
+from tests.golden import cases
 from tests.golden.modelled_defects import MODELLED_DEFECTS, modelled_base_file
+from tests.helpers import hostile
 from tests.helpers.forge import Forge, with_true_checksums
-from tests.helpers.quantized_models import assert_identical, random_quantized
+from tests.helpers.hostile import cut_files
+from tests.helpers.quantized_models import random_quantized
 
-FILE = modelled_base_file()
-TABLE_END = HEADER_SIZE + ENTRY_SIZE * 7
+FILES = {2: (cases.HERE / "version2_base.potr").read_bytes(), 3: modelled_base_file()}
+TABLE_END = {2: HEADER_SIZE + ENTRY_SIZE * 7, 3: HEADER_SIZE + ENTRY_SIZE * 8}
+SECTIONS = (6, 19, 20, 21, 22, 24, 25)
+both = pytest.mark.parametrize("version", FILES)
 
 
 def refused(data):
-    """Whether decoding ends in BitstreamError; a file that passes must hold a valid model that codes to itself."""
-    try:
-        model = unpack_model(data)
-    except BitstreamError as error:
-        if not 0 <= error.offset <= len(data):
-            raise AssertionError(f"offset {error.offset} outside the file") from error
-        return True
-    validate(model)
-    assert bool(dequantize(model).means.isfinite().all())
-    assert_identical(unpack_model(pack_model(model, 1, Entropy.ANS)), model)
-    return False
+    return hostile.refused(data, Entropy.ANS)
 
 
-def test_this_is_version_2():
-    assert FILE[8] == max(VERSIONS) == 2
+def test_these_are_the_versions():
+    assert {file[8] for file in FILES.values()} == set(FILES) == set(VERSIONS) - {1}
 
 
-def test_truncation_at_every_byte_with_a_size_that_says_so():
-    for size in range(HEADER_SIZE, len(FILE)):
-        cut = bytearray(FILE[:size])
-        struct.pack_into("<Q", cut, 16, size)
-        assert refused(bytes(cut))
-        assert refused(with_true_checksums(bytes(cut))), size
+@both
+def test_truncation_at_every_byte_with_a_size_that_says_so(version):
+    for cut in cut_files(FILES[version]):
+        assert refused(cut), len(cut)
 
 
-def test_every_section_cut_at_every_byte():
+@both
+def test_every_section_cut_at_every_byte(version):
     """With a table that says so, so that the coder meets the end: zeros follow, which mostly make no valid model."""
     verdicts = []
-    for number in (6, 19, 20, 21, 22, 23):
-        coded = Forge(FILE).entry(number).coded
+    for number in SECTIONS if version > 2 else (6, 19, 20, 21, 22, 23):
+        coded = Forge(FILES[version]).entry(number).coded
         for size in range(len(coded)):
-            file = Forge(FILE)
+            file = Forge(FILES[version])
             file.entry(number).coded = coded[:size]
             verdicts.append(refused(bytes(file)))
     assert 0.05 < np.mean(verdicts) < 1
 
 
-def test_every_bit_flipped():
-    for bit in range(0, 8 * len(FILE)):
-        damaged = bytearray(FILE)
+@both
+def test_every_bit_flipped(version):
+    for bit in range(0, 8 * len(FILES[version])):
+        damaged = bytearray(FILES[version])
         damaged[bit // 8] ^= 1 << bit % 8
         assert refused(bytes(damaged)), bit
 
 
-def test_every_header_and_table_bit_flipped_with_true_checksums():
-    for bit in range(8 * TABLE_END):
-        damaged = bytearray(FILE)
+@both
+def test_every_header_and_table_bit_flipped_with_true_checksums(version):
+    file = FILES[version]
+    for bit in range(8 * TABLE_END[version]):
+        damaged = bytearray(file)
         damaged[bit // 8] ^= 1 << bit % 8
         data = with_true_checksums(bytes(damaged))
-        assert data == FILE or refused(data), bit
+        assert data == file or refused(data), bit
 
 
+@both
 @pytest.mark.parametrize("width", [1, 4])
-def test_slid_noise_with_true_checksums(width):
+def test_slid_noise_with_true_checksums(version, width):
     rng = np.random.default_rng(10 + width)
-    verdicts = []
-    for start in range(TABLE_END, len(FILE) - width + 1):
+    file, verdicts = FILES[version], []
+    for start in range(TABLE_END[version], len(file) - width + 1):
         noise = rng.bytes(width)
-        verdicts.append(refused(with_true_checksums(FILE[:start] + noise + FILE[start + width :])))
+        verdicts.append(refused(with_true_checksums(file[:start] + noise + file[start + width :])))
     assert 0.2 < np.mean(verdicts) < 1
+
+
+@pytest.mark.parametrize("broken", [6, 20, 24])
+def test_chroma_does_not_wait_for_luma_that_never_comes(broken):
+    """Nor for opacity and scales: whatever breaks before, decoding ends, with that section's error."""
+    good = pack_model(random_quantized(5, 3000, 3), 1, Entropy.ANS)
+    file = Forge(good)
+    coded = file.entry(broken).coded
+    file.entry(broken).coded = coded[:100] + b"\xff" * 3000 if broken == 24 else coded[:4]
+    with pytest.raises(BitstreamError) as caught:
+        decode(bytes(file))
+    assert caught.value.section == {6: "opacity", 20: "log_scales", 24: "sh_ac.luma"}[broken]
 
 
 def test_noise_for_as_many_splats_as_a_small_file_may_claim_allocates_no_more_than_a_valid_file():
@@ -89,7 +97,7 @@ def test_noise_for_as_many_splats_as_a_small_file_may_claim_allocates_no_more_th
     rng = np.random.default_rng(3)
     model = random_quantized(2, n, 1, max_depth=16)
     good = pack_model(model, 1, Entropy.ANS)
-    for number in (6, 19, 20, 21, 22, 23):
+    for number in SECTIONS:
         file = Forge(good)
         file.entry(number).coded = file.entry(number).coded[:15] + rng.bytes(1000)
         data = bytes(file)

@@ -10,7 +10,7 @@ import pytest
 from potr.codec.decoder import decode
 from potr.codec.entropy import Entropy
 from potr.codec.serialize import pack_model
-from tests.format import second_decoder, second_models
+from tests.format import second_decoder, second_mixers, second_models, second_sh_ac
 from tests.golden import cases
 from tests.golden.defects import DEFECTS
 from tests.helpers.quantized_models import random_quantized
@@ -58,6 +58,8 @@ def imports(module):
 
 
 def test_it_shares_no_code():
-    assert imports(second_models) == {"__future__", "collections", "collections.abc", "struct"}
-    own = {"tests.format", "tests.format.second_models"}
+    own = {"tests.format"} | {f"tests.format.second_{name}" for name in ("mixers", "models", "sh_ac")}
+    plain = {"__future__", "collections", "collections.abc", "struct"}
+    for module in (second_mixers, second_models, second_sh_ac):
+        assert imports(module) <= plain | own
     assert imports(second_decoder) - own == {"__future__", "math", "struct", "zlib", "numpy", "zstandard"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be wrong with a file of version 2 beyond what defects.py has for both versions."""
+"""What can be wrong with a file of version 3 beyond what defects.py has for all versions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from tests.golden.defects import MODEL, OPACITY, Damage, Defect
 from tests.helpers.forge import Forge
 from tests.helpers.quantized_models import random_quantized
 
-OCTREE, LOG_SCALES, ROTATION, SH_DC, SH_AC = 19, 20, 21, 22, 23
-SIZES = {OCTREE: 13, OPACITY: 2, LOG_SCALES: 6, ROTATION: 6, SH_DC: 12, SH_AC: 36}
+OCTREE, LOG_SCALES, ROTATION, SH_DC, SH_AC, AC_LUMA, AC_CHROMA = 19, 20, 21, 22, 23, 24, 25
+SIZES = {OCTREE: 13, OPACITY: 2, LOG_SCALES: 6, ROTATION: 6, SH_DC: 12, AC_LUMA: 12, AC_CHROMA: 24}
 
 
 def modelled_base_file() -> bytes:
     """12 splats of degree 1."""
     return pack_model(random_quantized(1, 12, 1), ZSTD_LEVEL, Entropy.ANS)
+
+
+def _base_of_degree_0() -> bytes:
+    """No AC, whose contexts have the opacity and which would be refused first."""
+    return pack_model(random_quantized(1, 12, 0), ZSTD_LEVEL, Entropy.ANS)
 
 
 def _coded(number: int, change: Callable[[bytes], bytes]) -> Damage:
@@ -67,19 +72,21 @@ MODELLED_DEFECTS = (
     _defect("model", "table", "unknown coder id 2", _entry(MODEL, coder=2)),
     _defect("layout", "table", "layout 0, got 2", _entry(OPACITY, layout=2)),
     _defect("section_of_version_1", "table", "unknown section id 5", _entry(OPACITY, id=5)),
+    _defect("section_of_version_2", "table", "unknown section id 23", _entry(AC_LUMA, id=SH_AC)),
+    _defect("missing_chroma", "table", "a section 'sh_ac.chroma'", lambda f: f.entries.remove(f.entry(AC_CHROMA))),
     _defect("missing", "table", "a section 'rotation'", lambda f: f.entries.remove(f.entry(ROTATION))),
     _defect("raw_size", "opacity", "raw size of 24 bytes, got 25", _entry(OPACITY, raw_size=25)),
-    _defect("ac_of_degree_0", "sh_ac", "SH degree 0 has no such section", _degree_0),
+    _defect("ac_of_degree_0", "sh_ac.luma", "SH degree 0 has no such section", _degree_0),
     _defect("ranges_cut", "opacity", "expected 5 bytes of ranges", _coded(OPACITY, lambda coded: coded[:3])),
     _defect("too_many_bits", "log_scales", "at most 26 bits, got 27", _ranges(LOG_SCALES, 0, 27)),
     _defect("lowest_too_low", "rotation", "-32768..32767, got -32769", _ranges(ROTATION, -32769, 3)),
     _defect("lowest_too_high", "sh_dc", "lowest value", _ranges(SH_DC, 2**24 + 1, 3)),
     _defect("scale_too_large", "log_scales", "values up to 65535", _ranges(LOG_SCALES, 65535, 20)),
-    _defect("not_in_table", "opacity", "expected indices below 22", _ranges(OPACITY, 22, 0)),
+    Defect("modelled_not_in_table", "opacity", "expected indices below 22", _ranges(OPACITY, 22, 0), _base_of_degree_0),
     _defect("too_long_vector", "rotation", "<= 1, splat 0 has more", _ranges(ROTATION, 1000, 5)),
     _defect("sh_dc_too_large", "sh_dc", "magnitudes up to 16777216", _ranges(SH_DC, 2**24, 26)),
-    _defect("trailing", "sh_ac", "the end after the last symbol", _coded(SH_AC, lambda coded: coded + b"\1" * 9)),
-    _defect("trailing_zero", "sh_ac", "no zero byte at the end", _coded(SH_AC, lambda coded: coded + b"\0")),
+    _defect("trailing", "sh_ac.luma", "the end after the last symbol", _coded(AC_LUMA, lambda c: c + b"\1" * 9)),
+    _defect("trailing_zero", "sh_ac.chroma", "no zero byte at the end", _coded(AC_CHROMA, lambda coded: coded + b"\0")),
     _defect("one_splat", "octree", "at most 1 leaves, got more", _splats(1)),
     _defect("fewer_splats", "octree", "expected 11 splats in all, got more", _splats(11)),
     _defect("more_splats", "octree", "counts: .* splats are in no leaf", _splats(60_000)),
@@ -87,5 +94,6 @@ MODELLED_DEFECTS = (
     _defect("octree_noise", "octree", "", _coded(OCTREE, lambda _: NOISE)),
     _defect("octree_ones", "octree", "", _coded(OCTREE, lambda _: b"\xff" * 40)),
     _defect("octree_empty", "octree", "", _coded(OCTREE, lambda _: b"")),
-    _defect("ac_noise", "sh_ac", "", _coded(SH_AC, lambda _: NOISE)),
+    _defect("ac_noise", "sh_ac.luma", "", _coded(AC_LUMA, lambda _: NOISE)),
+    _defect("ac_noise_in_chroma", "sh_ac.chroma", "", _coded(AC_CHROMA, lambda _: NOISE)),
 )
