@@ -7,6 +7,7 @@ number of threads gets the same bits.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from potr.codec.serialize import read_parameters, unpack_model
 from potr.splats import SplatModel
 
 _BLOCK = 1 << 13  # splats at a time: their intermediate values stay in the cache
+_THREADS = 2
 
 
 def decode(data: bytes) -> SplatModel:
@@ -38,12 +40,16 @@ def dequantize(quantized: QuantizedModel) -> SplatModel:
     log_scales += np.float32(quantized.scale_origin)
     means, quats = np.empty((n, 3), np.float32), np.empty((n, 4), np.float32)
     sh_dc, sh_ac = np.empty((n, 3), np.float32), np.empty((n, k - 1, 3), np.float32)
-    for start in range(0, n, _BLOCK):
+
+    def fill(start: int) -> None:
         block = slice(start, start + _BLOCK)
         means[block] = _means(quantized, block)
         quats[block] = _quats(quantized, block)
         rgb = opponent_to_rgb(quantized.sh[block].astype(np.float32) * quantized.sh_steps)
         sh_dc[block], sh_ac[block] = rgb[:, 0], rgb[:, 1:]
+
+    with ThreadPoolExecutor(_THREADS) as pool:  # numpy works without the GIL
+        list(pool.map(fill, range(0, n, _BLOCK)))
     return SplatModel(
         means=torch.from_numpy(means),
         log_scales=torch.from_numpy(log_scales),

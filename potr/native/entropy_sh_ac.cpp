@@ -47,17 +47,16 @@ struct Models {
     }
 };
 
+using Values = std::array<int8_t, 16>;  // a row, one value at a time
+Values values_of(const Row& row) { return std::bit_cast<Values>(row); }
+
 // What is known of a splat and channel before its coefficients, by k.
 struct Around {
-    alignas(16) std::array<int8_t, 16> magnitudes, nonzero, sum;  // of the neighbours
-    alignas(16) std::array<int8_t, 16> nearest, before;           // the nearest neighbour, the splat before
-    alignas(16) std::array<int8_t, 16> luma, red_blue;            // the splat's own
-    uint32_t impact;                                              // by opacity and size, 0 to 63
+    Values magnitudes, nonzero, sum;  // of the neighbours
+    Values nearest, before;           // the nearest neighbour, the splat before
+    Values luma, red_blue;            // the splat's own
+    uint32_t impact;                  // by opacity and size, 0 to 63
 };
-
-void store(std::array<int8_t, 16>& to, Row row) {
-    for (int k = 0; k < 16; ++k) to[k] = row[k];
-}
 
 template <class Coder>
 class Channel {
@@ -106,17 +105,15 @@ class Channel {
             nonzero -= row != 0;  // a lane that holds is -1
             sum += row;
         }
-        Around around;
-        store(around.magnitudes, magnitudes);
-        store(around.nonzero, nonzero);
-        store(around.sum, sum);
-        store(around.nearest, own_.rows[near[0]]);
-        store(around.before, i > 0 ? own_.rows[i - 1] : Row{});
-        store(around.luma, luma_ ? luma_->rows[i] : Row{});
-        store(around.red_blue, red_blue_ ? red_blue_->rows[i] : Row{});
         const uint16_t* s = &scales_[3 * i];
-        around.impact = 8 * std::min(opacity_[i] / 4, 7) + std::min((s[0] + s[1] + s[2]) / 48, 7);
-        return around;
+        return {.magnitudes = values_of(magnitudes),
+                .nonzero = values_of(nonzero),
+                .sum = values_of(sum),
+                .nearest = values_of(own_.rows[near[0]]),
+                .before = values_of(i > 0 ? own_.rows[i - 1] : Row{}),
+                .luma = values_of(luma_ ? luma_->rows[i] : Row{}),
+                .red_blue = values_of(red_blue_ ? red_blue_->rows[i] : Row{}),
+                .impact = static_cast<uint32_t>(8 * std::min(opacity_[i] / 4, 7) + std::min((s[0] + s[1] + s[2]) / 48, 7))};
     }
 
     // Bit k for each coefficient that is not 0.
@@ -153,7 +150,7 @@ class Channel {
     }
 
     void code_magnitudes(size_t i, const Around& around, uint32_t count, uint32_t places, uint32_t signs) {
-        Row row{};
+        Values row{};
         uint32_t done = 0, total = 0;
         for (; places; places &= places - 1) {
             const uint32_t k = std::countr_zero(places), band = k < 4 ? 0 : k < 9 ? 1 : 2;
@@ -172,7 +169,7 @@ class Channel {
             total = std::min(total + magnitude, 1u << 24);
             ++done;
         }
-        own_.rows[i] = row;
+        own_.rows[i] = std::bit_cast<Row>(row);
     }
 
     // 1 to 14 one by one, then by the length of what is more.

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdlib>
 #include <limits>
+#include <thread>
 
 namespace potr::entropy {
 namespace {
@@ -186,6 +187,7 @@ void decode(ByteView coded, T* values, int version, Run run) {
 
 Neighbors::Neighbors(const uint32_t* cells, const uint8_t* depths, size_t n) : depths_(depths, depths + n), nearest_(n), weights_(n) {
     // The cells' centres in units of which the cube's side is 2^22; before the first splat there are kWindow far ones.
+    constexpr size_t kAlone = 4096;  // splats that are not worth two threads
     constexpr int32_t kFar = 1 << 28, kTaken = std::numeric_limits<int32_t>::max();
     std::array<std::vector<int32_t>, 3> centers;
     for (int axis = 0; axis < 3; ++axis) {
@@ -194,21 +196,30 @@ Neighbors::Neighbors(const uint32_t* cells, const uint8_t* depths, size_t n) : d
             centers[axis][i + kWindow] = static_cast<int32_t>((2 * cells[3 * i + axis] + 1) << (21 - depths[i]));
     }
     const int32_t *xs = centers[0].data(), *ys = centers[1].data(), *zs = centers[2].data();
-    for (size_t i = 0; i < n; ++i) {
-        const int32_t x = xs[i + kWindow], y = ys[i + kWindow], z = zs[i + kWindow];
-        std::array<int32_t, kWindow> distances;
-        for (int j = 0; j < kWindow; ++j)
-            distances[j] = std::abs(xs[i + j] - x) + std::abs(ys[i + j] - y) + std::abs(zs[i + j] - z);
-        const int32_t unit = (1 << (22 - depths[i])) / 4 + 1;
-        for (int k = 0; k < kCount; ++k) {
-            int32_t smallest = kTaken;
-            for (int j = 0; j < kWindow; ++j) smallest = std::min(smallest, distances[j]);
-            int j = kWindow - 1;
-            while (distances[j] != smallest) --j;
-            distances[j] = kTaken;
-            nearest_[i][k] = smallest < kFar / 2 ? static_cast<int32_t>(i) - kWindow + j : -1;
-            weights_[i][k] = static_cast<uint32_t>((1 << 16) / (1 + smallest / unit) + 1);
+    const auto find = [&](size_t begin, size_t end) {
+        for (size_t i = begin; i < end; ++i) {
+            const int32_t x = xs[i + kWindow], y = ys[i + kWindow], z = zs[i + kWindow];
+            std::array<int32_t, kWindow> distances;
+            for (int j = 0; j < kWindow; ++j)
+                distances[j] = std::abs(xs[i + j] - x) + std::abs(ys[i + j] - y) + std::abs(zs[i + j] - z);
+            const int32_t unit = (1 << (22 - depths[i])) / 4 + 1;
+            for (int k = 0; k < kCount; ++k) {
+                int32_t smallest = kTaken;
+                for (int j = 0; j < kWindow; ++j) smallest = std::min(smallest, distances[j]);
+                int j = kWindow - 1;
+                while (distances[j] != smallest) --j;
+                distances[j] = kTaken;
+                nearest_[i][k] = smallest < kFar / 2 ? static_cast<int32_t>(i) - kWindow + j : -1;
+                weights_[i][k] = static_cast<uint32_t>((1 << 16) / (1 + smallest / unit) + 1);
+            }
         }
+    };
+    if (n < kAlone) {
+        find(0, n);
+    } else {
+        std::thread half(find, 0, n / 2);  // every splat's neighbours are written by one of the two
+        find(n / 2, n);
+        half.join();
     }
 }
 
