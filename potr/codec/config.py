@@ -119,6 +119,11 @@ class QuantizeConfig(_Checked):
     # The splats' colours are quantised in so many groups; after each but the last, those still free are refitted, which
     # costs a pass over the views.
     color_groups: int = _limits(1, 16, 1)
+    # Each group's levels are chosen so many times; from the second time on it is first refitted to all others, which
+    # are quantised.
+    color_rounds: int = _limits(1, 16, 1)
+    # Bits of an SH level: by the statistics of the levels chosen so far, or the same for all coefficients.
+    measured_rates: bool = False
     # Levels of opacity over 0..1.
     opacity_levels: int = _limits(2, 4096, 22)
     # Levels of a quaternion component over -1..1.

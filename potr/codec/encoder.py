@@ -203,12 +203,12 @@ class _Session:
         self._close_phase("prune_late", mse_before)
         cap = self._final_cap(mse_before, model.num_splats)
 
-        def refitted(sh: Tensor) -> tuple[Tensor, ColorStatistics]:
+        def refitted(sh: Tensor, share: float) -> tuple[Tensor, ColorStatistics]:
             nonlocal statistics
             statistics = None  # 7 GB for 10 M splats: gone before the next are made
-            current, label = placed.with_sh(sh), "refit of colours not quantised yet"
+            current, label = placed.with_sh(sh), "refit between groups of colours"
             statistics = self.rasterizer.color_statistics(current, self.views, progress=self._labelled(label))
-            return refit(current, statistics, COLOR_RELAXATION).sh, statistics
+            return refit(current, statistics, COLOR_RELAXATION, share).sh, statistics
 
         quantized = quantize_colors(quantized, placed.sh, config, statistics, cap, refitted=refitted)
         details = {"ac_zero_share": ac_zero_share(quantized), "mse_before": mse_before}

@@ -73,7 +73,12 @@ RUNGS = (
         ),
     ),
     Rung("geometry_rdoq", "opacity, scale and rotation levels with a price per bit", ("quantize.geometry_bit_cost",)),
-    Rung("default", "colours quantised in groups, the rest refitted: codec=default", ("quantize.color_groups",)),
+    Rung("measured_rates", "bits of SH levels by the statistics of levels chosen before", ("quantize.measured_rates",)),
+    Rung(
+        "default",
+        "colours quantised in groups, two rounds, the rest refitted: codec=default",
+        ("quantize.color_groups", "quantize.color_rounds"),
+    ),
 )
 RUNG_NAMES = tuple(rung.name for rung in RUNGS)
 

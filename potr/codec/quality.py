@@ -66,6 +66,8 @@ def _default(quality: float) -> CodecConfig:
             bit_cost=BIT,
             geometry_bit_cost=30 * BIT,
             color_groups=5,
+            color_rounds=2,
+            measured_rates=True,
             opacity_levels=round(21 * finer) + 1,
             rotation_levels=2 * round(30 * finer) + 1,
             scale_step=0.22 / finer,

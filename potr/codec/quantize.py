@@ -16,6 +16,7 @@ from potr.codec.color import opponent_to_rgb, rgb_to_opponent
 from potr.codec.config import QuantizeConfig
 from potr.codec.octree import order_leaves
 from potr.codec.quantized import MAX_DEPTH, QuantizedModel
+from potr.codec.sh_rates import assumed_rates, measured_rates
 from potr.codec.sh_solver import RateModel, round_coefficients
 from potr.rasterizer.base import ColorStatistics
 from potr.rotation import canonical_axes
@@ -56,9 +57,12 @@ def quantize(
 
 def quantize_colors(
     quantized: QuantizedModel, sh: Tensor, config: QuantizeConfig, statistics: ColorStatistics | None, cap: float,
-    *, refitted: Callable[[Tensor], tuple[Tensor, ColorStatistics]] | None = None,
+    *, refitted: Callable[[Tensor, float], tuple[Tensor, ColorStatistics]] | None = None,
 ) -> QuantizedModel:  # fmt: skip
     """The model with its colours quantised, in ``config.color_groups`` groups: splat i is of group i mod that.
+
+    In the first round the colours still free are refitted after each group and make up for what it lost. In further
+    ones each group in turn is refitted to all others, which are quantised, and its levels are chosen again.
 
     Args:
         quantized: the geometry.
@@ -67,20 +71,26 @@ def quantize_colors(
         statistics: how the training views see each splat's colour, in the same order: SH levels are then chosen jointly
             in that metric, each taking up the others' rounding errors; else every coefficient is rounded by itself.
         cap: rise of the MSE that a splat is worth (the pruning cap), which config.bit_cost refers to.
-        refitted: what the colours [N, K, 3] become if all of them can still move, and statistics; after each group but
-            the last, those of later groups do, and make up for what it lost. None: they stay, all in one group.
+        refitted: what the colours [N, K, 3] become if a share of all splats, spread over the model, can still move, and
+            statistics. None: they stay, all in one group.
     """
     groups = 1 if refitted is None else min(config.color_groups, max(1, len(sh)))
+    rounds = 1 if refitted is None else config.color_rounds
     sh, levels = sh.clone(), torch.zeros(sh.shape, dtype=torch.int32, device=sh.device)
     group_of = torch.arange(len(sh), device=sh.device) % groups
-    for number in range(groups):
+    for number in range(groups * rounds):
+        group = group_of == number % groups
         if number and refitted is not None:
             statistics = metric = None  # freed before the next are made
-            moved, statistics = refitted(sh)
-            sh = torch.where((group_of >= number)[:, None, None], moved, sh)
-        group = group_of == number
+            free = group_of >= number if number < groups else group
+            moved, statistics = refitted(sh, max(1, groups - number) / groups)
+            sh = torch.where(free[:, None, None], moved, sh)
         metric, price = _metric(config, statistics, cap)
-        levels[group], steps = quantize_sh(sh[group], config, None if metric is None else metric[group], price)
+        metric, chosen = None if metric is None else metric[group], levels[group_of < number]
+        if config.measured_rates and number == 0:  # nothing to measure yet but this group by the assumed rates
+            chosen, _ = quantize_sh(sh[group], config, metric, price)
+        rates = measured_rates(chosen) if config.measured_rates else None
+        levels[group], steps = quantize_sh(sh[group], config, metric, price, rates)
         sh[group] = opponent_to_rgb(levels[group] * steps)
     return replace(quantized, sh=levels.cpu().numpy(), sh_steps=steps.cpu().numpy())
 
@@ -208,15 +218,17 @@ def _sh_steps(coefficients: int, config: QuantizeConfig) -> Tensor:
 
 
 def quantize_sh(
-    sh: Tensor, config: QuantizeConfig, hessian: Tensor | None = None, bit_cost: float = 0.0
-) -> tuple[Tensor, Tensor]:
+    sh: Tensor, config: QuantizeConfig, hessian: Tensor | None = None, bit_cost: float = 0.0,
+    rates: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """SH levels [N, K, 3] int32 in the opponent space, and their steps [K, 3] float32.
 
     Jointly in the metric of the packed ``hessian`` [N, K(K+1)/2] with a price per bit, or each by itself without.
-    All on the device of ``sh``.
+    ``rates`` [K, 3, RATE_LEVELS] are bits (codec.sh_rates), by default the assumed ones. All on the device of ``sh``.
     """
     steps = _sh_steps(sh.shape[1], config).to(sh.device)
     opponent = rgb_to_opponent(sh)
     if hessian is None or len(opponent) == 0:
         return torch.round(opponent / steps).to(torch.int32), steps
-    return round_coefficients(hessian, opponent, steps, RateModel(bit_cost=(bit_cost,) * 3)), steps
+    rates = assumed_rates(sh.shape[1]) if rates is None else rates
+    return round_coefficients(hessian, opponent, steps, RateModel((bit_cost,) * 3, rates)), steps

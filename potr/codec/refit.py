@@ -36,7 +36,7 @@ LOWEST_OPACITY, HIGHEST_OPACITY = 1e-4, 0.9995
 _CHUNK = 1 << 17  # splats solved at once: 200 MB
 
 
-def refit(model: SplatModel, statistics: ColorStatistics, relaxation: float = 1.0) -> SplatModel:
+def refit(model: SplatModel, statistics: ColorStatistics, relaxation: float = 1.0, share: float = 1.0) -> SplatModel:
     """Move every splat's coefficients towards the photographs, all at once.
 
     The step minimises a quadratic bound of the squared error: with a_xk the blend weight of splat k at pixel x and
@@ -49,10 +49,13 @@ def refit(model: SplatModel, statistics: ColorStatistics, relaxation: float = 1.
         model: N splats.
         statistics: of this model over the training views.
         relaxation: length of the step, 1 being to the minimum of the bound; below 2.
+        share: of the splats, spread over the model, whose steps are taken. Their cross terms are as much fewer, and so
+            is what the bound has beyond a splat's own curvature: on average, it is no bound then.
     """
     if model.num_splats == 0:
         return model
     damping = (statistics.contribution / statistics.weight.clamp_min(1e-30)).clamp(1, 1e6)
+    damping = 1 + share * (damping - 1)
     step = newton_step(statistics.hessian, statistics.gradient, damping, RELATIVE_PRIOR, ABSOLUTE_PRIOR)
     return model.with_sh(model.sh + relaxation * step)
 

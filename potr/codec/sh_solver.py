@@ -4,13 +4,11 @@
 All coefficients are in the opponent colour space of ``potr.codec.color``, where the three channels are independent.
 
 The problems are solved where their tensors are: on the CPU by the native module, on a GPU by the kernels of
-native/cuda/sh_solver.cu, which share their mathematics (native/sh_solver_math.h). Both give the same bits, but where a
-level beyond 255 is weighed by log2, which a GPU may round otherwise.
+native/cuda/sh_solver.cu, which share their mathematics (native/sh_solver_math.h). Both give the same bits.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,19 +35,23 @@ class CompactParameters:
 
 @dataclass(frozen=True)
 class RateModel:
-    """Bits of a level n: ``zero`` if n is 0, else ``nonzero + magnitude * log2|n|``; bit_cost in Hessian units."""
+    """What levels cost.
+
+    Attributes:
+        bit_cost: of a bit by channel, in Hessian units.
+        ac_bits: [K, 3, RATE_LEVELS] float64: of the magnitudes 0 to RATE_LEVELS - 2, and of each one further, by
+            coefficient and channel; DC's are not looked at.
+    """
 
     bit_cost: Triple
-    zero: float = 0.2
-    nonzero: float = 4.5
-    magnitude: float = 2.0
+    ac_bits: Tensor
 
 
+RATE_LEVELS = 32  # kRateLevels of sh_solver_math.h
 # Weight of staying at the input where no view sees the difference, as a share of the Hessian's mean diagonal.
 ANCHOR = 1e-3
 SWEEPS = 4
 _RELATIVE_RIDGE, _ABSOLUTE_RIDGE = 2e-5, 1e-12  # as in sh_solver_math.h, which says why
-_LOG2 = [0.0, *(math.log2(n) for n in range(1, 256))]  # the C library's, as in the native module
 _THREADS, _LANES = 128, 16  # of a block, of a problem: kThreads and kLanes of sh_solver.cu
 
 
@@ -143,17 +145,19 @@ def round_coefficients(
         raise ValueError(f"steps: expected float32 {list(sh.shape[1:])}, got {_described(steps)}")
     steps = steps.to(sh.device).contiguous()
     result = torch.empty_like(sh, dtype=torch.int32)
-    bits = (rate.zero, rate.nonzero, rate.magnitude)
+    if rate.ac_bits.shape != (*steps.shape, RATE_LEVELS) or rate.ac_bits.dtype != torch.float64:
+        raise ValueError(f"ac_bits: expected float64 {[*steps.shape, RATE_LEVELS]}, got {_described(rate.ac_bits)}")
+    bits = rate.ac_bits.to(sh.device).contiguous()
     launcher = launcher or _launcher(sh.device)
     if launcher is not None:
-        values = _values([*rate.bit_cost, *bits, ANCHOR, *_LOG2], sh.device)
+        values = _values([*rate.bit_cost, ANCHOR], sh.device)
         n, k = sh.shape[:2]
-        _launch(launcher, "round_coefficients", 3 * n, hessian, sh, steps, n, k, values, SWEEPS, result)
+        _launch(launcher, "round_coefficients", 3 * n, hessian, sh, steps, bits, n, k, values, SWEEPS, result)
         return result
     from potr import _sh_solver
 
     _sh_solver.round_coefficients(
-        hessian, sh, steps, rate.bit_cost, bits, ANCHOR, SWEEPS, result, torch.get_num_threads()
+        hessian, sh, steps, bits, rate.bit_cost, ANCHOR, SWEEPS, result, torch.get_num_threads()
     )
     return result
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sh_solver.h"
 
-#include <cmath>
 #include <type_traits>
 
 namespace potr {
@@ -59,13 +58,12 @@ void newton_step(const ShProblem& problem, const float* damping, const NewtonPar
   });
 }
 
-void round_coefficients(const ShProblem& problem, const float* steps, RoundParameters parameters, int sweeps,
-                        std::int32_t* result, int threads) {
-  for (int n = 1; n < kLog2Table; ++n) parameters.log2[n] = std::log2(static_cast<double>(n));
+void round_coefficients(const ShProblem& problem, const float* steps, const double* rates,
+                        const RoundParameters& parameters, int sweeps, std::int32_t* result, int threads) {
   dispatch(problem, threads, [&](auto n, std::size_t, const float* packed, std::size_t at, Work& work) {
     for (int channel = 0; channel < 3; ++channel)
-      round_channel<n()>(OneLane{}, work, packed, problem.sh + at + channel, steps + channel, parameters, sweeps,
-                         channel, result + at + channel);
+      round_channel<n()>(OneLane{}, work, packed, problem.sh + at + channel, steps + channel,
+                         rates + channel * kRateLevels, parameters, sweeps, channel, result + at + channel);
   });
 }
 

@@ -25,8 +25,8 @@ void newton_step(const ShProblem& problem, const float* damping, const NewtonPar
                  int threads);
 
 // Integers n minimising (s n - f0)^T A (s n - f0) + bit_cost * bits(n): sequential rounding with error feedback, then
-// `sweeps` of coordinate descent. steps is [K, 3]; parameters.log2 is filled in here.
-void round_coefficients(const ShProblem& problem, const float* steps, RoundParameters parameters, int sweeps,
-                        std::int32_t* result, int threads);
+// `sweeps` of coordinate descent. steps is [K, 3], rates [K, 3, kRateLevels].
+void round_coefficients(const ShProblem& problem, const float* steps, const double* rates,
+                        const RoundParameters& parameters, int sweeps, std::int32_t* result, int threads);
 
 }  // namespace potr

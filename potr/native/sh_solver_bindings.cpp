@@ -55,19 +55,18 @@ void newton_step(Array<const float, 2> hessian, Array<const float, 3> gradient, 
 }
 
 void round_coefficients(Array<const float, 2> hessian, Array<const float, 3> sh, Array<const float, 2> steps,
-                        std::array<double, 3> bit_cost, std::array<double, 3> bits, double anchor, int sweeps,
+                        Array<const double, 3> rates, std::array<double, 3> bit_cost, double anchor, int sweeps,
                         Array<std::int32_t, 3> result, int threads) {
   const potr::ShProblem problem = problem_of(hessian, sh);
   check_result(result, sh);
   if (steps.shape(0) != sh.shape(1) || steps.shape(1) != 3) throw std::invalid_argument("steps: expected [K, 3]");
+  if (rates.shape(0) != sh.shape(1) || rates.shape(1) != 3 || rates.shape(2) != potr::kRateLevels)
+    throw std::invalid_argument("rates: expected [K, 3, 32]");
   potr::RoundParameters parameters{};
   std::copy(bit_cost.begin(), bit_cost.end(), parameters.bit_cost);
-  parameters.zero_bits = bits[0];
-  parameters.nonzero_bits = bits[1];
-  parameters.magnitude_bits = bits[2];
   parameters.anchor = anchor;
   nb::gil_scoped_release release;
-  potr::round_coefficients(problem, steps.data(), parameters, sweeps, result.data(), threads);
+  potr::round_coefficients(problem, steps.data(), rates.data(), parameters, sweeps, result.data(), threads);
 }
 
 }  // namespace
@@ -80,6 +79,6 @@ NB_MODULE(_sh_solver, m) {
         nb::arg("damping").noconvert(), "relative_prior"_a, "absolute_prior"_a, nb::arg("result").noconvert(),
         "threads"_a);
   m.def("round_coefficients", &round_coefficients, nb::arg("hessian").noconvert(), nb::arg("sh").noconvert(),
-        nb::arg("steps").noconvert(), "bit_cost"_a, "bits"_a, "anchor"_a, "sweeps"_a, nb::arg("result").noconvert(),
-        "threads"_a);
+        nb::arg("steps").noconvert(), nb::arg("rates").noconvert(), "bit_cost"_a, "anchor"_a, "sweeps"_a,
+        nb::arg("result").noconvert(), "threads"_a);
 }

@@ -9,7 +9,7 @@
 //   anyone(b)         whether b holds in any problem that runs in lockstep with this one
 // All lanes go through the same calls in the same order; a problem that has nothing left to do takes part without effect.
 // Every number is computed by the same operations in the same order however many lanes there are, so a GPU gives the CPU's
-// bits, as long as neither fuses a product and a sum, up to log2 of levels beyond the table.
+// bits, as long as neither fuses a product and a sum.
 #pragma once
 
 #include "splat_math.h"
@@ -17,7 +17,7 @@
 namespace potr {
 
 constexpr int kMaxK = kMaxCoefficients;
-constexpr int kLog2Table = 256;
+constexpr int kRateLevels = 32;  // of a rate table: bits of the magnitudes 0 to 30, and of each one further
 
 // Parameters are doubles only: on a GPU they lie in a float64 tensor.
 struct CompactParameters {
@@ -34,9 +34,7 @@ struct NewtonParameters {
 
 struct RoundParameters {
   double bit_cost[3];  // objective units per bit, by channel
-  double zero_bits, nonzero_bits, magnitude_bits;  // rate model: zero_bits, or nonzero_bits + magnitude_bits * log2|n|
   double anchor;            // weight of staying at the input, as a share of the Hessian's mean diagonal
-  double log2[kLog2Table];  // log2(n), n >= 1: levels are small, and log2 is what a GPU takes longest for
 };
 
 // What a problem is worked out in; on a GPU in shared memory.
@@ -197,37 +195,43 @@ POTR_HD void newton_step_of_splat(const Lanes& lanes, ShWork<Lanes::kStride>& w,
   }
 }
 
-POTR_HD double bits(double n, const RoundParameters& p) {
+// Bits of a level by a coefficient's row of the rate table.
+POTR_HD double bits(double n, const double* rates) {
+  constexpr int kLast = kRateLevels - 2;
   const double magnitude = fabs(n);
-  if (magnitude == 0) return p.zero_bits;
-  return p.nonzero_bits + p.magnitude_bits * (magnitude < kLog2Table ? p.log2[(int)magnitude] : log2(magnitude));
+  return magnitude <= kLast ? rates[(int)magnitude] : rates[kLast] + (magnitude - kLast) * rates[kLast + 1];
 }
 
-// The best integer near x for the objective curvature * (step * n - x)^2 + rate(n). DC is never drawn to 0, the grey
-// that costs no bits: over many splats hardly seen, that would add up.
-POTR_HD double best_level(double x, double step, double curvature, double bit_cost, bool dc, const RoundParameters& p) {
-  if (dc) return round(x / step);
-  const double low = floor(x / step);
-  const double choices[3] = {low, low + 1.0, 0.0};
-  double best = 0, least = 1.7976931348623157e308;
-  for (int i = 0; i < 3; ++i) {
-    const double error = step * choices[i] - x;
-    const double objective = curvature * error * error + bit_cost * bits(choices[i], p);
+// DC has no price. Drawn to 0, the grey, splats hardly seen would add up; drawn to their neighbours, those would light up
+// whose colour is below 0 and clamped, which has no curvature either.
+POTR_HD double best_dc_level(double x, double step) { return round(x / step); }
+
+// The best integer near x for the objective curvature * (step * n - x)^2 + bit_cost * bits(n), at most two steps towards 0.
+POTR_HD double best_ac_level(double x, double step, double curvature, double bit_cost, const double* rates) {
+  const double far = ceil(fabs(x) / step), sign = x < 0 ? -1.0 : 1.0;
+  double best = 0, least = curvature * x * x + bit_cost * rates[0];
+  for (int i = 0; i < 3 && far - i > 0; ++i) {
+    const double magnitude = far - i;
+    const double error = step * magnitude - fabs(x);
+    const double objective = curvature * error * error + bit_cost * bits(magnitude, rates);
     if (objective < least) {
       least = objective;
-      best = choices[i];
+      best = sign * magnitude;
     }
   }
   return best;
 }
 
-// `sh` [n, 3], `steps` [n, 3] and `result` [n, 3] are at the channel; `result` may be null.
+// `sh` [n, 3], `steps` [n, 3], `rates` [n, 3, kRateLevels] and `result` [n, 3] are at the channel; `result` may be null.
 template <int n, class Lanes>
 POTR_HD void round_channel(const Lanes& lanes, ShWork<Lanes::kStride>& w, const float* packed, const float* sh,
-                           const float* steps, const RoundParameters& p, int sweeps, int channel, int* result) {
+                           const float* steps, const double* rates, const RoundParameters& p, int sweeps,
+                           int channel, int* result) {
   constexpr int kStride = Lanes::kStride;
   const double guard = p.anchor * mean_diagonal<n>(packed) + kAbsoluteRidge;
-  const double bit_cost = p.bit_cost[channel];
+  const auto best_level = [&](int i, double x, double step, double curvature) {
+    return i == 0 ? best_dc_level(x, step) : best_ac_level(x, step, curvature, p.bit_cost[channel], rates + 3 * i * kRateLevels);
+  };
   for (int i = lanes.begin; i < n; i += Lanes::kCount) w.f[i] = sh[3 * i];
   unpack<n>(lanes, packed, w.matrix);
   for (int i = lanes.begin; i < n; i += Lanes::kCount) w.matrix[i * kStride + i] += guard;
@@ -236,7 +240,7 @@ POTR_HD void round_channel(const Lanes& lanes, ShWork<Lanes::kStride>& w, const 
 
   for (int i = n - 1; i >= 0; --i) {  // DC last: it takes up what rounding the others left
     const double step = steps[3 * i];
-    const double level = best_level(w.f[i], step, 1.0 / w.matrix[i * kStride + i], bit_cost, i == 0, p);
+    const double level = best_level(i, w.f[i], step, 1.0 / w.matrix[i * kStride + i]);
     fix<n>(lanes, w, i, step * level, true);
     w.levels[i] = level;  // by every lane, the same
     for (int j = lanes.begin; j < n; j += Lanes::kCount) w.matrix[i * kStride + j] = w.matrix[j * kStride + i] = 0.0;
@@ -255,7 +259,7 @@ POTR_HD void round_channel(const Lanes& lanes, ShWork<Lanes::kStride>& w, const 
   const auto improves = [&](int i) {
     const double step = steps[3 * i], curvature = w.matrix[i * kStride + i];
     const double optimum = step * w.levels[i] - gradient[i] / curvature;
-    w.candidates[i] = best_level(optimum, step, curvature, bit_cost, i == 0, p);
+    w.candidates[i] = best_level(i, optimum, step, curvature);
     return w.candidates[i] != w.levels[i];
   };
   for (int sweep = 0; sweep < sweeps; ++sweep) {

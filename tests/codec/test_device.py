@@ -9,7 +9,7 @@ import torch
 from potr.cameras import View
 from potr.codec.encoder import encode
 from potr.codec.quality import PRESETS, config_for
-from potr.codec.sh_solver import unpack_hessian
+from potr.codec.sh_solver import RATE_LEVELS, unpack_hessian
 from potr.experiment.cache import CachedCosts
 from potr.rasterizer.select import select
 from potr.splats import SplatModel
@@ -54,7 +54,11 @@ def test_an_encode_elsewhere_copies_only_what_it_quantises(
     geometry, levels, pixel_size, steps = 14 * 4 * n, 48 * 4 * n, 4 * n, 48 * 4
     if preset == "default":
         levels += 7 * 4 * n  # opacity, scales and rotation as chosen there
-    assert other.copied == {torch.float32: geometry + pixel_size + steps, torch.int32: levels}
+    expected_copies = {torch.float32: geometry + pixel_size + steps, torch.int32: levels}
+    if preset == "default":
+        choices = config.quantize.color_groups * config.quantize.color_rounds
+        expected_copies[torch.int64] = choices * 48 * RATE_LEVELS * 8  # histograms of levels
+    assert other.copied == expected_copies
     if preset == "default":
         assert launcher.launched == {"compact", "newton_step", "round_coefficients"}
 

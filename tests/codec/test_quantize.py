@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import potr.codec.quantize as quantize_module
 from potr.codec.config import QuantizeConfig
 from potr.codec.decoder import dequantize
 from potr.codec.quantize import (
@@ -18,6 +19,7 @@ from potr.codec.quantize import (
     required_depths,
 )
 from potr.codec.quantized import MAX_DEPTH, QuantizedModel
+from potr.codec.sh_rates import measured_rates
 from potr.rasterizer.base import ColorStatistics
 from potr.rotation import quats_to_matrices
 from potr.splats import SplatModel
@@ -155,7 +157,7 @@ def test_groups_of_colours_leave_the_rest_free_to_move() -> None:
     sh = model.sh[order]
     seen: list[Tensor] = []
 
-    def moved(current: Tensor) -> tuple[Tensor, ColorStatistics]:
+    def moved(current: Tensor, share: float) -> tuple[Tensor, ColorStatistics]:
         seen.append(current.clone())
         nothing = torch.zeros(0)
         return current + 1.0, ColorStatistics(nothing, nothing, nothing, nothing, nothing, 0.0, 0)
@@ -170,6 +172,44 @@ def test_groups_of_colours_leave_the_rest_free_to_move() -> None:
             expected = result[group == other] if other <= number else sh[group == other] + number
             torch.testing.assert_close(current[group == other], expected, atol=1e-5, rtol=1e-5)
     assert ((result - sh)[group == 2] - 2).abs().max() < 1.01 * 3**0.5 / config.dc_multiplier
+
+
+def test_a_second_round_moves_one_group_at_a_time() -> None:
+    model = random_model(50, degree=1)
+    config = QuantizeConfig(color_groups=2, color_rounds=2, joint_rounding=False)
+    geometry, order = quantize_geometry(model, config)
+    seen: list[tuple[Tensor, float]] = []
+
+    def moved(current: Tensor, share: float) -> tuple[Tensor, ColorStatistics]:
+        seen.append((current.clone(), share))
+        nothing = torch.zeros(0)
+        return current + 1.0, ColorStatistics(nothing, nothing, nothing, nothing, nothing, 0.0, 0)
+
+    result = dequantize(quantize_colors(geometry, model.sh[order], config, None, 0.0, refitted=moved)).sh
+    assert [share for _, share in seen] == [0.5, 0.5, 0.5]
+    group = torch.arange(50) % 2
+    before_second, before_last = seen[1][0], seen[2][0]
+    torch.testing.assert_close(before_last[group == 1], before_second[group == 1])  # the first group's turn
+    assert ((before_last - before_second)[group == 0] - 1).abs().max() < 0.2
+    torch.testing.assert_close(result[group == 0], before_last[group == 0], atol=1e-5, rtol=1e-5)
+    assert ((result - before_last)[group == 1] - 1).abs().max() < 0.2
+
+
+def test_measured_rates_are_those_of_the_levels_chosen_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(40, degree=1)
+    config = QuantizeConfig(color_groups=2, color_rounds=2, measured_rates=True, joint_rounding=False)
+    geometry, order = quantize_geometry(model, config)
+    measured: list[int] = []
+
+    def counted(levels: Tensor) -> Tensor:
+        measured.append(len(levels))
+        return measured_rates(levels)
+
+    monkeypatch.setattr(quantize_module, "measured_rates", counted)
+    nothing = torch.zeros(0)
+    statistics = ColorStatistics(nothing, nothing, nothing, nothing, nothing, 0.0, 0)
+    quantize_colors(geometry, model.sh[order], config, None, 0.0, refitted=lambda sh, share: (sh, statistics))
+    assert measured == [20, 20, 40, 40]  # the first group by assumed rates, then all that is chosen
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

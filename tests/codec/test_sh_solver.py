@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from potr.codec.sh_rates import assumed_rates
 from potr.codec.sh_solver import (
     ANCHOR,
+    RATE_LEVELS,
     CompactParameters,
     RateModel,
     compact,
@@ -79,7 +81,7 @@ def error(hessian: Tensor, difference: Tensor) -> Tensor:
 def test_rounding_beats_plain_rounding_and_cannot_be_improved_by_one_step() -> None:
     hessian, sh = seen_from_a_cone(40, 3)
     steps = torch.full((16, 3), 1 / 11)
-    levels = round_coefficients(hessian, sh, steps, RateModel((0.0,) * 3))
+    levels = round_coefficients(hessian, sh, steps, RateModel((0.0,) * 3, assumed_rates(16)))
     joint = error(hessian, levels * steps - sh)
     plain = error(hessian, torch.round(sh / steps) * steps - sh)
     assert float(joint.sum()) < 0.5 * float(plain.sum())
@@ -97,7 +99,45 @@ def test_rounding_beats_plain_rounding_and_cannot_be_improved_by_one_step() -> N
 def test_dearer_bits_make_more_zeros() -> None:
     hessian, sh = seen_from_a_cone(40, 3)
     steps = torch.full((16, 3), 1 / 11)
+    rates = assumed_rates(16)
     zeros = [
-        int((round_coefficients(hessian, sh, steps, RateModel((bit,) * 3)) == 0).sum()) for bit in (0.0, 1e-4, 1e-2)
+        int((round_coefficients(hessian, sh, steps, RateModel((bit,) * 3, rates)) == 0).sum())
+        for bit in (0.0, 1e-4, 1e-2)
     ]
     assert zeros[0] < zeros[1] < zeros[2]
+
+
+def test_no_single_step_of_a_coefficient_lowers_error_and_rate_together() -> None:
+    hessian, sh = seen_from_a_cone(40, 3)
+    steps, bit = torch.full((16, 3), 1 / 11), 3e-4
+    bits = torch.rand(16, 3, RATE_LEVELS, dtype=torch.float64, generator=torch.Generator().manual_seed(5)).cumsum(-1)
+    levels = round_coefficients(hessian, sh, steps, RateModel((bit,) * 3, bits))
+    anchored = hessian.clone()
+    diagonal = torch.tensor([i * (i + 1) // 2 + i for i in range(16)])
+    anchored[:, diagonal] += ANCHOR * hessian[:, diagonal].mean(dim=1, keepdim=True)
+
+    def objective(levels: Tensor) -> Tensor:
+        magnitudes = levels.abs().long()
+        last = RATE_LEVELS - 2
+        table = bits.expand(len(levels), -1, -1, -1)
+        rate = table.gather(-1, magnitudes.clamp_max(last)[..., None])[..., 0]
+        rate += (magnitudes - last).clamp_min(0) * bits[..., -1]
+        return error(anchored, levels * steps - sh) + bit * rate[:, 1:].sum(1)
+
+    least = objective(levels)
+    assert (levels != round_coefficients(hessian, sh, steps, RateModel((bit,) * 3, assumed_rates(16)))).any()
+    for i in range(1, 16):
+        for move in (-1, 1):
+            changed = levels.clone()
+            changed[:, i] += move
+            assert (objective(changed) >= least - 1e-6 * least.abs()).all()
+        changed = levels.clone()
+        changed[:, i] = 0
+        assert (objective(changed) >= least - 1e-6 * least.abs()).all()
+
+
+@pytest.mark.parametrize("huge", [1e30, float("inf"), float("nan")])
+def test_absurd_coefficients_come_to_an_end(huge: float) -> None:
+    hessian, sh = seen_from_a_cone(3, 1)
+    sh[1, 2, 0] = huge
+    round_coefficients(hessian, sh, torch.full((4, 3), 0.1), RateModel((1e-4,) * 3, assumed_rates(4)))

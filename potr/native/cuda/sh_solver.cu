@@ -65,20 +65,22 @@ __device__ void newton_one(Work& work, const float* hessian, const float* gradie
 }
 
 template <int n>
-__device__ void round_one(Work& work, const float* hessian, const float* sh, const float* steps, long long splats,
-                          const RoundParameters& parameters, int sweeps, int* result) {
+__device__ void round_one(Work& work, const float* hessian, const float* sh, const float* steps,
+                          const double* rates, long long splats, const RoundParameters& parameters, int sweeps,
+                          int* result) {
   const Place at = place(3 * splats);
   const long long splat = at.problem / 3;
   const int channel = (int)(at.problem % 3);
   const long long first = splat * n * 3 + channel;
-  round_channel<n>(at.lanes, work, hessian + splat * (n * (n + 1) / 2), sh + first, steps + channel, parameters,
-                   sweeps, channel, at.counts ? result + first : nullptr);
+  round_channel<n>(at.lanes, work, hessian + splat * (n * (n + 1) / 2), sh + first, steps + channel,
+                   rates + channel * kRateLevels, parameters, sweeps, channel, at.counts ? result + first : nullptr);
 }
 
 }  // namespace
 
-// hessian [N, K(K+1)/2], sh, gradient, result and step [N, K, 3], damping [N], steps [K, 3], K in 1, 4, 9, 16, N > 0; a
-// block has at most kThreads threads, and the grid 16 threads for each of 3 N problems (newton_step: of N).
+// hessian [N, K(K+1)/2], sh, gradient, result and step [N, K, 3], damping [N], steps [K, 3], rates [K, 3, kRateLevels],
+// K in 1, 4, 9, 16, N > 0; a block has at most kThreads threads, and the grid 16 threads for each of 3 N problems
+// (newton_step: of N).
 
 extern "C" __global__ void __launch_bounds__(kThreads)
     compact(const float* hessian, const float* sh, long long splats, long long coefficients,
@@ -107,15 +109,16 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads)
-    round_coefficients(const float* hessian, const float* sh, const float* steps, long long splats,
-                       long long coefficients, const RoundParameters* parameters, long long sweeps, int* result) {
+    round_coefficients(const float* hessian, const float* sh, const float* steps, const double* rates,
+                       long long splats, long long coefficients, const RoundParameters* parameters, long long sweeps,
+                       int* result) {
   __shared__ Work work[kThreads / kLanes];
   Work& mine = work[threadIdx.x / kLanes];
   const int count = (int)sweeps;
   switch (coefficients) {
-    case 1: round_one<1>(mine, hessian, sh, steps, splats, *parameters, count, result); break;
-    case 4: round_one<4>(mine, hessian, sh, steps, splats, *parameters, count, result); break;
-    case 9: round_one<9>(mine, hessian, sh, steps, splats, *parameters, count, result); break;
-    default: round_one<16>(mine, hessian, sh, steps, splats, *parameters, count, result);
+    case 1: round_one<1>(mine, hessian, sh, steps, rates, splats, *parameters, count, result); break;
+    case 4: round_one<4>(mine, hessian, sh, steps, rates, splats, *parameters, count, result); break;
+    case 9: round_one<9>(mine, hessian, sh, steps, rates, splats, *parameters, count, result); break;
+    default: round_one<16>(mine, hessian, sh, steps, rates, splats, *parameters, count, result);
   }
 }
