@@ -63,6 +63,7 @@ class OctreeCoder {
             above_.swap(level_);
             level_.swap(below_);
         }
+        if (num_waiting_ > 0) write_bits(0, 8 - num_waiting_);
         code_counts();
         return std::move(out_);
     }
@@ -161,7 +162,7 @@ class OctreeCoder {
                 bits = coder_.code(bits, kEven);
             else
                 bits = coder_.bits(bits, count);
-            for (uint32_t k = count; k-- > 0;) write_bit(bits >> k & 1);
+            write_bits(bits, count);
             left -= count;
         }
         last_leaf_depth_ = node.leaf_depth = static_cast<uint8_t>(depth_ + below);
@@ -202,10 +203,10 @@ class OctreeCoder {
         }
     }
 
-    void write_bit(int bit) {
-        if (used_bits_ == 0) out_.tail_bits.push_back(0);
-        out_.tail_bits.back() |= static_cast<uint8_t>(bit << (7 - used_bits_));
-        used_bits_ = (used_bits_ + 1) & 7;
+    void write_bits(uint32_t bits, uint32_t count) {
+        waiting_ = waiting_ << count | bits;
+        for (num_waiting_ += count; num_waiting_ >= 8; num_waiting_ -= 8)
+            out_.tail_bits.push_back(static_cast<uint8_t>(waiting_ >> (num_waiting_ - 8)));
     }
 
     Coder& coder_;
@@ -214,7 +215,7 @@ class OctreeCoder {
     int depth_ = 0;
     uint32_t last_leaf_depth_ = 0;  // of the tail before in this level
     size_t leaves_ = 0;
-    int used_bits_ = 0;
+    uint32_t waiting_ = 0, num_waiting_ = 0;  // the bits of tail_bits that make no byte yet, below others
     std::vector<Node> above_, level_, below_;
     OctreeBytes out_;
     typename Version::template Mixer<4> tail_mixer_{kDeepest + 1}, depth_mixer_{5};
