@@ -99,7 +99,7 @@ def test_info_accounts_for_every_byte(compressed: Path, capsys: pytest.CaptureFi
     sections = sum(section["coded_bytes"] for section in description["sections"])
     assert sections + description["header_bytes"] == size == description["bytes"]
     lines = succeeds(capsys, "info", compressed).splitlines()
-    assert lines[0].startswith(f"{compressed}: {size:,} bytes, {description['num_splats']} splats, version 2")
+    assert lines[0].startswith(f"{compressed}: {size:,} bytes, {description['num_splats']} splats, version 3")
     assert lines[-1].split()[-3:-1] == [f"{size:,}", "100.0%"]
     assert len(lines) == len(description["sections"]) + 4
 
