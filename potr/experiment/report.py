@@ -98,7 +98,7 @@ def collect(outputs: Path) -> Collected:
             elif (folder / RESULT_FILE).exists():
                 results.append(read_result(folder))
             else:
-                problems.append(f"{folder}: {INTERRUPTED}")
+                problems.append(f"{folder.relative_to(outputs)}: {INTERRUPTED}")
         except PotrError as error:
             problems.append(str(error))
     return Collected(tuple(results), tuple(failures), tuple(problems))

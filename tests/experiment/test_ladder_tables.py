@@ -27,7 +27,9 @@ SECTIONS = {
     "model": 100,
     "octree.nodes": 200,
     "octree.counts": 50,
-    "sh_ac.values": 400,
+    "sh_ac.values": 150,
+    "sh_ac_luma": 150,
+    "sh_ac_chroma": 100,
     "rotation.x": 50,
     "container": 7,
 }
