@@ -120,7 +120,7 @@ class QuantizeConfig(_Checked):
     # costs a pass over the views.
     color_groups: int = _limits(1, 16, 1)
     # Each group's levels are chosen so many times; from the second time on it is first refitted to all others, which
-    # are quantised.
+    # are quantised. Each further time costs a pass over the views for each group.
     color_rounds: int = _limits(1, 16, 1)
     # Bits of an SH level: by the statistics of the levels chosen so far, or the same for all coefficients.
     measured_rates: bool = False

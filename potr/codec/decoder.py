@@ -48,8 +48,11 @@ def dequantize(quantized: QuantizedModel) -> SplatModel:
         rgb = opponent_to_rgb(quantized.sh[block].astype(np.float32) * quantized.sh_steps)
         sh_dc[block], sh_ac[block] = rgb[:, 0], rgb[:, 1:]
 
-    with ThreadPoolExecutor(_THREADS) as pool:  # numpy works without the GIL
-        list(pool.map(fill, range(0, n, _BLOCK)))
+    if n <= _BLOCK:
+        fill(0)
+    else:
+        with ThreadPoolExecutor(_THREADS) as pool:  # numpy works without the GIL
+            list(pool.map(fill, range(0, n, _BLOCK)))
     return SplatModel(
         means=torch.from_numpy(means),
         log_scales=torch.from_numpy(log_scales),

@@ -75,7 +75,7 @@ def quantize_colors(
             statistics. None: they stay, all in one group.
     """
     groups = 1 if refitted is None else min(config.color_groups, max(1, len(sh)))
-    rounds = 1 if refitted is None else config.color_rounds
+    rounds = 1 if groups == 1 else config.color_rounds  # one group alone has nothing to be refitted to
     sh, levels = sh.clone(), torch.zeros(sh.shape, dtype=torch.int32, device=sh.device)
     group_of = torch.arange(len(sh), device=sh.device) % groups
     for number in range(groups * rounds):

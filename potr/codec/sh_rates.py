@@ -11,6 +11,7 @@ from potr.codec.sh_solver import RATE_LEVELS
 # Before any level is known: bits of a zero, of another level's presence and sign, and of a doubling of its magnitude.
 _ZERO, _NONZERO, _DOUBLING = 0.2, 4.5, 2.0
 _TRUST = 8.0  # decisions that a probability's neighbour is worth
+_RAREST = 2.0**-16  # the coder's own least probability
 
 
 def assumed_rates(coefficients: int) -> Tensor:
@@ -47,6 +48,7 @@ def measured_rates(levels: Tensor) -> Tensor:
     passed = torch.zeros(coefficients, 3, dtype=torch.float64)  # bits of the decisions "more than t" so far
     for t in range(RATE_LEVELS - 1):
         before = (reached[..., t + 1] + _TRUST * before) / (reached[..., t] + _TRUST)
+        before = before.clamp(_RAREST, 1 - _RAREST)
         bits[..., t] = passed - torch.log2(1 - before) + (t > 0)
         passed -= torch.log2(before)
     bits[..., -1] = -torch.log2(before)

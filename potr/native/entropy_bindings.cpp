@@ -41,6 +41,11 @@ int coefficients(size_t k) {
     return static_cast<int>(k);
 }
 
+int coefficients_with_ac(size_t k) {
+    if (k == 1) throw std::invalid_argument("expected 4, 9 or 16 coefficients");
+    return coefficients(k);
+}
+
 }  // namespace
 
 NB_MODULE(_entropy, m) {
@@ -122,7 +127,7 @@ NB_MODULE(_entropy, m) {
     m.def("decode_sh_ac_version2", [](nb::bytes coded, const Neighbors& n, Column<const uint16_t> opacity, Triples<const uint16_t> scales,
                                       Sh<int32_t> sh) {
         check_lengths(n, opacity, scales, sh);
-        const int k = coefficients(sh.shape(1));
+        const int k = coefficients_with_ac(sh.shape(1));
         without_gil([&] { decode_sh_ac_version2(view(coded), n, opacity.data(), scales.data(), k, sh.data()); });
     });
 
@@ -130,7 +135,7 @@ NB_MODULE(_entropy, m) {
     const auto define_encode = [&](const char* name, auto encode) {
         m.def(name, [encode](const Neighbors& n, Column<const uint16_t> opacity, Triples<const uint16_t> scales, Sh<const int32_t> sh) {
             check_lengths(n, opacity, scales, sh);
-            const int k = coefficients(sh.shape(1));
+            const int k = coefficients_with_ac(sh.shape(1));
             return to_bytes(without_gil([&] { return encode(n, opacity.data(), scales.data(), k, sh.data()); }));
         });
     };
@@ -139,7 +144,7 @@ NB_MODULE(_entropy, m) {
                              Sh<int32_t> sh, AcLuma& luma) {
             check_lengths(n, opacity, scales, sh);
             if (luma.size() != n.size()) throw std::invalid_argument("arrays differ in length");
-            const int k = coefficients(sh.shape(1));
+            const int k = coefficients_with_ac(sh.shape(1));
             without_gil([&] { decode(view(coded), n, opacity.data(), scales.data(), k, sh.data(), luma); });
         });
     };

@@ -95,6 +95,7 @@ class Decoder {
     explicit Decoder(ByteView bytes) : bytes_(bytes) {
         fetch();
         fetch();
+        if (value_ == range_) fail("expected a number below the coder's range");  // from here on it stays below
     }
 
     int code(int, uint32_t one) {

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstdlib>
 #include <limits>
+#include <system_error>
 #include <thread>
 
 namespace potr::entropy {
@@ -217,9 +218,14 @@ Neighbors::Neighbors(const uint32_t* cells, const uint8_t* depths, size_t n) : d
     if (n < kAlone) {
         find(0, n);
     } else {
-        std::thread half(find, 0, n / 2);  // every splat's neighbours are written by one of the two
+        std::thread half;
+        try {
+            half = std::thread(find, 0, n / 2);  // every splat's neighbours are written by one of the two
+        } catch (const std::system_error&) {     // no more threads to be had
+            find(0, n / 2);
+        }
         find(n / 2, n);
-        half.join();
+        if (half.joinable()) half.join();
     }
 }
 

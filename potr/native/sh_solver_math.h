@@ -206,7 +206,8 @@ POTR_HD double bits(double n, const double* rates) {
 // whose colour is below 0 and clamped, which has no curvature either.
 POTR_HD double best_dc_level(double x, double step) { return round(x / step); }
 
-// The best integer near x for the objective curvature * (step * n - x)^2 + bit_cost * bits(n), at most two steps towards 0.
+// The best integer for the objective curvature * (step * n - x)^2 + bit_cost * bits(n), of 0 and the three magnitudes from
+// ceil(|x| / step) down.
 POTR_HD double best_ac_level(double x, double step, double curvature, double bit_cost, const double* rates) {
   const double far = ceil(fabs(x) / step), sign = x < 0 ? -1.0 : 1.0;
   double best = 0, least = curvature * x * x + bit_cost * rates[0];

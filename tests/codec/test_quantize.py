@@ -195,6 +195,17 @@ def test_a_second_round_moves_one_group_at_a_time() -> None:
     assert ((result - before_last)[group == 1] - 1).abs().max() < 0.2
 
 
+def test_one_group_has_one_round() -> None:
+    model = random_model(20, degree=1)
+    config = QuantizeConfig(color_groups=1, color_rounds=3, joint_rounding=False)
+    geometry, order = quantize_geometry(model, config)
+
+    def never(sh: Tensor, share: float) -> tuple[Tensor, ColorStatistics]:
+        raise AssertionError
+
+    quantize_colors(geometry, model.sh[order], config, None, 0.0, refitted=never)
+
+
 def test_measured_rates_are_those_of_the_levels_chosen_before(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(40, degree=1)
     config = QuantizeConfig(color_groups=2, color_rounds=2, measured_rates=True, joint_rounding=False)

@@ -50,3 +50,10 @@ def test_assumed_bits_grow_with_the_magnitude() -> None:
     assert bits.shape == (16, 3, RATE_LEVELS)
     assert (bits[..., 1:-1] > bits[..., :-2]).all()
     assert (bits[..., -1] > 0).all()
+
+
+def test_bits_are_finite_where_all_levels_are_alike() -> None:
+    bits = measured_rates(torch.full((200_000, 4, 3), 6, dtype=torch.int32))
+    assert bits.isfinite().all()
+    assert (bits[..., 5] > 10).all()
+    assert (bits[..., 6] < 1.1).all()

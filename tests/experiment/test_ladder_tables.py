@@ -28,8 +28,8 @@ SECTIONS = {
     "octree.nodes": 200,
     "octree.counts": 50,
     "sh_ac.values": 150,
-    "sh_ac_luma": 150,
-    "sh_ac_chroma": 100,
+    "sh_ac.luma": 150,
+    "sh_ac.chroma": 100,
     "rotation.x": 50,
     "container": 7,
 }

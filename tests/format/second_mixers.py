@@ -30,6 +30,7 @@ class Decisions:
     def __init__(self, data: bytes) -> None:
         self.data, self.at, self.range = data, 8, 2**64 - 1
         self.value = int.from_bytes(data[:8].ljust(8, b"\0"), "big")
+        must(self.value < self.range, "the first bytes of a modelled section")
 
     def next(self, one: int) -> int:
         bound = (self.range >> 16) * one

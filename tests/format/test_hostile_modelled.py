@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from potr import _entropy
 from potr.bitstream.container import ENTRY_SIZE, HEADER_SIZE, VERSIONS
 from potr.codec.decoder import decode
 from potr.codec.entropy import Entropy
@@ -132,3 +133,11 @@ def test_a_model_of_improbably_few_bytes_is_written_with_zstd():
     data = pack_model(model, 1, Entropy.ANS)
     assert (data[8], len(data) >= n - FREE_SPLATS) == (1, True)
     assert unpack_model(data).num_splats == n
+
+
+@pytest.mark.parametrize("decode_ac", ["decode_sh_ac_luma", "decode_sh_ac_chroma"])
+def test_ac_of_a_model_that_has_none_is_refused(decode_ac: str) -> None:
+    neighbors = _entropy.Neighbors(np.zeros((1, 3), np.uint32), np.zeros(1, np.uint8))
+    opacity, scales, sh = np.zeros(1, np.uint16), np.zeros((1, 3), np.uint16), np.zeros((1, 1, 3), np.int32)
+    with pytest.raises(ValueError, match="expected 4, 9 or 16 coefficients"):
+        getattr(_entropy, decode_ac)(b"", neighbors, opacity, scales, sh, _entropy.AcLuma(1))

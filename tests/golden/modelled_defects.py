@@ -66,6 +66,7 @@ def _defect(name: str, section: str, reason: str, damage: Damage) -> Defect:
 
 
 NOISE = np.random.default_rng(0).bytes(200)
+ONES = b"\xff" * 8 + NOISE
 
 MODELLED_DEFECTS = (
     _defect("under_zstd", "table", "unknown coder id 1", _entry(OPACITY, coder=1)),
@@ -94,6 +95,10 @@ MODELLED_DEFECTS = (
     _defect("octree_noise", "octree", "", _coded(OCTREE, lambda _: NOISE)),
     _defect("octree_ones", "octree", "", _coded(OCTREE, lambda _: b"\xff" * 40)),
     _defect("octree_empty", "octree", "", _coded(OCTREE, lambda _: b"")),
+    _defect(
+        "rotation_ones", "rotation", "below the coder's range", _coded(ROTATION, lambda c: c[:15] + b"\xff" * 8 + NOISE)
+    ),
+    _defect("ac_ones", "sh_ac.luma", "below the coder's range", _coded(AC_LUMA, lambda _: b"\xff" * 8 + NOISE)),
     _defect("ac_noise", "sh_ac.luma", "", _coded(AC_LUMA, lambda _: NOISE)),
     _defect("ac_noise_in_chroma", "sh_ac.chroma", "", _coded(AC_CHROMA, lambda _: NOISE)),
 )

@@ -19,14 +19,14 @@ from potr.experiment.tables.rate_distortion import gaps, mean_gap
 CODEC = "default"
 # Part to the settings that leave it out: what conf/without/<part>.yaml sets.
 PARTS: dict[str, dict[str, Any]] = {
-    "refit": {"compact.refit_steps": 0, "quantize.color_groups": 1, "quantize.color_rounds": 1},
+    "refit": {"compact.refit_steps": 0, "quantize.color_groups": 1},
     "compaction": {"compact.enabled": False},
     "joint_rounding": {"quantize.joint_rounding": False},
     "bit_cost": {"quantize.bit_cost": 0.0},
     "geometry_refit": {"prune.refit_rounds": 0, "prune.final_refit_rounds": 0},
     "geometry_rdoq": {"quantize.geometry_bit_cost": 0.0},
     "measured_rates": {"quantize.measured_rates": False},
-    "color_groups": {"quantize.color_groups": 1, "quantize.color_rounds": 1},
+    "color_groups": {"quantize.color_groups": 1},
     "color_rounds": {"quantize.color_rounds": 1},
     "entropy": {"quantize.entropy": "zstd"},
     "many_passes": {"prune.early_passes": 1},

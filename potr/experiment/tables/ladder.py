@@ -192,10 +192,11 @@ def _before(name: str) -> str | None:
 
 
 def _sizes(r: RunResult) -> dict[str, int]:
-    """Bytes by what the sections' names begin with; everything that is no attribute together."""
+    """Bytes by the first word of the sections' names; everything that is no attribute together."""
     sizes = dict.fromkeys((*SECTIONS, OTHER), 0)
     for section, size in r.bytes_per_section.items():
-        sizes[next((group for group in SECTIONS if section.startswith(group)), OTHER)] += size
+        group = section.partition(".")[0]
+        sizes[group if group in SECTIONS else OTHER] += size
     return sizes
 
 
