@@ -50,7 +50,7 @@ def refit(model: SplatModel, statistics: ColorStatistics, relaxation: float = 1.
         statistics: of this model over the training views.
         relaxation: length of the step, 1 being to the minimum of the bound; below 2.
         share: of the splats, spread over the model, whose steps are taken. Their cross terms are as much fewer, and so
-            is what the bound has beyond a splat's own curvature: on average, it is no bound then.
+            is what the bound has beyond a splat's own curvature. That holds on average; a strict bound it is no more.
     """
     if model.num_splats == 0:
         return model

@@ -115,8 +115,8 @@ class Mixer:
             must(length < most, "a number's length")
             length += 1
         value = 1
-        for _ in range(length):
-            value = 2 * value + self.decisions.next(32768)
+        for bit in self.way(length):
+            value = 2 * value + bit
         return value - 1
 
     def way(self, count: int) -> list[int]:
@@ -176,16 +176,6 @@ class Mixer3(Mixer):
                 AFTER[change] = counter_after(*change)
             self.states[key] = AFTER[change]
         return bit
-
-    def gamma(self, node: int, weights: int, most: int) -> int:
-        length = 0
-        while self.decide(min(node + length, 15), weights):
-            must(length < most, "a number's length")
-            length += 1
-        value = 1
-        for bit in self.way(length):
-            value = 2 * value + bit
-        return value - 1
 
     def way(self, count: int) -> list[int]:
         bits: list[int] = []
