@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Every target sets up what it needs in .venv; a second call is quick.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
