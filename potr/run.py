@@ -12,12 +12,13 @@ from pathlib import Path
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from potr.errors import ConfigError, PotrError
+from potr.errors import ConfigError, PotrError, SceneError
 from potr.experiment import console, pipeline, ranks, report, schema, sweep
 from potr.experiment.job import Job, Outcome
 from potr.experiment.overrides import unknown
+from potr.experiment.present import look
 from potr.experiment.result import read_result
-from potr.experiment.sweep_table import hole_table, sweep_table
+from potr.experiment.sweep_table import gap_table, hole_table, sweep_table, without_gaps
 from potr.experiment.tables import write
 from potr.experiment.tracking import track_sweep
 from potr.progress import Progress
@@ -67,15 +68,38 @@ def _run(jobs: list[Job], progress: Progress) -> tuple[int, str]:
     if not jobs:  # --cfg
         return 0, ""
     if jobs[0].sweeping:
-        done = sweep.run(sweep.planned(jobs))
-        configs = [job.config for job, _ in done if job.config is not None]
-        if configs:
-            track_sweep(configs[0], [Path(outcome.folder) for _, outcome in done if outcome.folder])
-        return _told(done)
+        return _sweep(sweep.planned(jobs))
     (job,) = jobs
     if job.config is None:
         raise ConfigError(str(job.refusal))
     return 0, report.summary(pipeline.run(job.config, progress=progress))
+
+
+def _sweep(asked: list[Job]) -> tuple[int, str]:
+    """Do the runs whose scenes are here; the exit code and what to show."""
+    looked = look(asked)
+    for message in looked.messages:
+        log.warning("%s", message)
+    if looked.left_out and all(job.config is None for job in looked.jobs):
+        for job in looked.jobs:
+            log.error("%s: %s", job.asked, job.refusal)
+        sweep.forget(asked)
+        raise SceneError(f"none of the {len(asked)} runs can be done: their scenes are not here; nothing was written")
+    if looked.left_out:
+        log.warning("%d of %d runs are left out, their scenes are not here", looked.left_out, len(asked))
+    if because := without_gaps([job.config for job in looked.jobs if job.config is not None]):
+        log.info("%s", because)
+    done = sweep.run(looked.jobs)
+    configs = [job.config for job, _ in done if job.config is not None]
+    if configs:
+        track_sweep(configs[0], [Path(outcome.folder) for _, outcome in done if outcome.folder])
+    code, shown = _told(done)
+    if looked.left_out:
+        rest = (
+            f"{looked.left_out} of {len(asked)} runs were left out, for their scenes are not here: see the log's start"
+        )
+        return code or 2, f"{shown}\n\n{rest}"
+    return code, shown
 
 
 def _told(done: list[tuple[Job, Outcome]]) -> tuple[int, str]:
@@ -84,15 +108,19 @@ def _told(done: list[tuple[Job, Outcome]]) -> tuple[int, str]:
     holes = [(job.asked, outcome.reason) for job, outcome in done if outcome.reason is not None]
     shown = [*([sweep_table(results)] if results else []), *([hole_table(holes)] if holes else [])]
     asked = [job.config for job, _ in done if job.config is not None]
-    shown += [_written(asked[0].sweep, Path(asked[0].outputs))] if asked else []
+    folders = [Path(outcome.folder) for _, outcome in done if outcome.folder]
+    sweep_name, outputs = (asked[0].sweep, Path(asked[0].outputs)) if asked else (None, Path())
+    if sweep_name not in write.WITH_GAPS and not without_gaps(asked):
+        shown.append(gap_table([result for _, result in results]))
+    shown.append(_written(sweep_name, outputs, folders))
     code = 1 if any(outcome.bug for _, outcome in done) else 2 if holes else 0
     return code, "\n\n".join(part for part in shown if part)
 
 
-def _written(experiment: str | None, outputs: Path) -> str:
+def _written(experiment: str | None, outputs: Path, asked: list[Path]) -> str:
     """An experiment's tables and figures, written; the first of them. The runs are told even where this is refused."""
     try:
-        return write.finish(experiment, outputs)
+        return write.finish(experiment, outputs, asked)
     except PotrError as error:
         return f"no tables: {error}"
 

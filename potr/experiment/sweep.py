@@ -10,6 +10,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from potr.experiment.schema import RunConfig
 log = logging.getLogger(__name__)
 
 NAME_VARIABLE = "POTR_SWEEP"  # tells conf/run.yaml the sweep's name
+HYDRA_FOLDER = ".hydra"  # below outputs, as conf/run.yaml says
 _LONGEST_NAME = 80
 
 composed: list[Job] = []  # what Hydra composed in this process: one run, or those of a sweep
@@ -105,6 +107,15 @@ def run(jobs: Sequence[Job]) -> list[tuple[Job, Outcome]]:
             raise
     lost = Outcome(reason="its launcher came to an end without it; the same command tries again")
     return [done.get(job.number, (job, lost)) for job in jobs]
+
+
+def forget(jobs: Sequence[Job]) -> None:
+    """Remove what Hydra wrote when it composed a sweep that comes to nothing: its list of jobs, and empty folders."""
+    outputs = next(Path(job.config.outputs) for job in jobs if job.config is not None)
+    (outputs / HYDRA_FOLDER / "multirun.yaml").unlink(missing_ok=True)
+    for folder in (outputs / HYDRA_FOLDER, outputs):
+        with suppress(OSError):  # there is something else in it
+            folder.rmdir()
 
 
 def name_of(arguments: Sequence[str]) -> str | None:

@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of a sweep on the screen: one line a run, with a column for whatever the sweep varied."""
+"""The end of a sweep on the screen: one line a run, with a column for whatever the sweep varied, and BD-rates."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+from potr.experiment.curves import Curve, curve_label, curves
 from potr.experiment.result import RunResult
+from potr.experiment.schema import RunConfig, changes
+from potr.experiment.tables.choose import by_scene
+from potr.experiment.tables.document import Column, Table
+from potr.experiment.tables.formats import aligned, table_text
+from potr.experiment.tables.ladder import NEEDED as FEWEST
+from potr.experiment.tables.rate_distortion import ANCHOR, NEEDED, anchor_of, gaps
 
 _MISSING = "—"
 _DATASET = ("dataset", "dataset.path", "dataset.name")  # the first column tells them
@@ -28,14 +36,55 @@ def sweep_table(runs: Sequence[tuple[Sequence[str], RunResult]]) -> str:
     ]
     rows = [[*varied, *_FIGURES]]
     rows += [[*names, *_figures(result)] for names, result in sorted(named, key=lambda row: [*map(_order, row[0])])]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    texts = len(varied)
-    rule = ["-" * width if column < texts else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
-    lines = [
-        [_padded(cell, width, column < texts) for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
-        for row in rows
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+    return aligned(rows, [column < len(varied) for column in range(len(rows[0]))])
+
+
+def gap_table(results: Sequence[RunResult]) -> str:
+    """BD-rates of every scene's curves to one of them, "" where no scene has two.
+
+    The anchor is codec=paper where it was run, else codec=default, else the first.
+    """
+    found = curves(results)
+    settings = [set(map(str, curve.settings.items())) for curve in found]
+    common = set.intersection(*settings) if settings else set()
+    rows = []
+    for (_, scene), of_scene in by_scene(found).items():
+        anchor = anchor_of(of_scene, ANCHOR) or anchor_of(of_scene, "default") or of_scene[0]
+        for curve in of_scene:
+            if curve is not anchor:
+                names = _without(common, curve), _without(common, anchor)
+                rows.append((scene, *names, len(curve.points), *gaps(anchor, curve)))
+    if not rows:
+        return ""
+    columns = (
+        *(Column("scene"), Column("codec"), Column("compared with"), Column("points", spec="d")),
+        *(Column("BD-rate, PSNR", "%", "+.2f"), Column("BD-PSNR", "dB", "+.3f")),
+        Column("BD-rate, SSIM", "%", "+.2f"),
+    )
+    return table_text(Table("gaps", "Bjontegaard differences", columns, tuple(rows)))
+
+
+def _without(common: set[str], curve: Curve) -> str:
+    """A curve's label without the settings that all curves share."""
+    return curve_label(curve.codec, {k: v for k, v in curve.settings.items() if str((k, v)) not in common})
+
+
+def without_gaps(configs: Sequence[RunConfig]) -> str:
+    """Why a sweep will end without a BD-rate, said before it starts; "" where it ends with some."""
+    qualities: dict[tuple[str, str], set[float | None]] = {}
+    for config in configs:
+        curve = config.dataset_name(), str(sorted(changes(config).items()))
+        qualities.setdefault(curve, set()).add(config.asked_quality)
+    needed = FEWEST if configs and configs[0].sweep == "ablation" else NEEDED
+    most = max(map(len, qualities.values()), default=0)
+    if most < needed:
+        return (
+            f"no BD-rate at the end: it takes {needed} qualities of a codec, here {'is' if most == 1 else 'are'} {most}"
+        )
+    of_scene = Counter(scene for (scene, _), points in qualities.items() if len(points) >= needed)
+    if max(of_scene.values()) < 2:
+        return "no BD-rate at the end: it takes a second codec at as many qualities, for example codec=default,paper"
+    return ""
 
 
 def hole_table(holes: Sequence[tuple[str, str]]) -> str:
@@ -62,10 +111,6 @@ def _order(text: str) -> tuple[int, float, str]:
         return 0, float(text), ""
     except ValueError:
         return 1, 0.0, text
-
-
-def _padded(cell: str, width: int, left: bool) -> str:
-    return cell.ljust(width) if left else cell.rjust(width)
 
 
 def _figures(r: RunResult) -> list[str]:

@@ -63,7 +63,7 @@ def load_scene(
     if not 1 <= downscale < float("inf"):
         raise ConfigError(f"downscale: expected a factor of at least 1, got {downscale}")
     ply = find_model(Path(model) if model is not None else root)
-    shots, source = read_cameras([root] if ply.is_relative_to(root) else [root, *model_roots(ply)])
+    shots, source = read_cameras(_camera_roots(root, ply))
     train, test = divide(shots, split)
     if background is None:
         background = WHITE if (root / PAIR[0][0]).is_file() else BLACK
@@ -114,6 +114,32 @@ def model_roots(ply: Path) -> list[Path]:
 
 def read_cameras(roots: Sequence[Path]) -> tuple[tuple[Shot, ...], Path]:
     """The first camera source found, and its path. Blender's pair goes first: it knows its own test split."""
+    sign, place, read = _camera_source(roots)
+    shots = read(place)
+    if not shots:
+        raise SceneError(f"{sign}: expected at least one camera, found none")
+    return shots, sign
+
+
+def check_present(path: Path | str, model: Path | str | None = None) -> None:
+    """Whether ``load_scene`` would find a folder, a model and cameras; nothing is read.
+
+    Raises:
+        SceneError: one of them is not there.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise SceneError(f"{root}: expected a scene folder, found {'a file' if root.exists() else 'nothing'}")
+    ply = find_model(Path(model) if model is not None else root)
+    _camera_source(_camera_roots(root, ply))
+
+
+def _camera_roots(root: Path, ply: Path) -> list[Path]:
+    return [root] if ply.is_relative_to(root) else [root, *model_roots(ply)]
+
+
+def _camera_source(roots: Sequence[Path]) -> tuple[Path, Path, Callable[[Path], tuple[Shot, ...]]]:
+    """The file by which the first camera source is known, what its reader is given, and the reader."""
     sources: tuple[tuple[str, str, Callable[[Path], tuple[Shot, ...]]], ...] = (
         (PAIR[0][0], ".", read_transforms_pair),
         ("cameras.json", "cameras.json", read_cameras_json),
@@ -126,10 +152,7 @@ def read_cameras(roots: Sequence[Path]) -> tuple[tuple[Shot, ...], Path]:
     for root in roots:
         for sign, place, read in sources:
             if (root / sign).is_file():
-                shots = read(root / place)
-                if not shots:
-                    raise SceneError(f"{root / sign}: expected at least one camera, found none")
-                return shots, root / sign
+                return root / sign, root / place, read
     raise SceneError(
         f"{', '.join(map(str, roots))}: no cameras found; expected one of {', '.join(sign for sign, _, _ in sources)}"
     )

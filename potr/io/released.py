@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from potr.errors import SceneError
 from potr.io.blender import PAIR
 from potr.io.folder import find_model
-from potr.io.suites import ITERATION, MODELS, SUITE_FOLDERS, Archive, SuiteScene
+from potr.io.suites import ITERATION, MODELS, SCENES, SUITE_FOLDERS, Archive, SuiteScene, scenes_of
 from potr.scene import Scene
 
 DATA_VARIABLE, MODELS_VARIABLE = "POTR_DATA", "POTR_MODELS"
@@ -131,11 +132,58 @@ def missing_message(scene: SuiteScene, roots: Roots, place: Place) -> str:
     if place.folder is None or scene.has_released_model:
         lines.append(f"fetch what is missing: {fetch_command(scene.name, roots)}")
         lines.append("  (with --partial only this scene's files out of the archives, a fraction of their size)")
-    lines.append(
-        f"or say where it is: environment {DATA_VARIABLE}=DIR and {MODELS_VARIABLE}=DIR (or paths.data=DIR "
-        "paths.models=DIR), or for this scene alone dataset.path=DIR dataset.model=FILE_OR_DIR"
-    )
+    lines.append(where_it_may_be(", or for this scene alone dataset.path=DIR dataset.model=FILE_OR_DIR"))
     return "\n  ".join(lines)
+
+
+def suite_message(suite: str, here: Sequence[SuiteScene], lacking: Mapping[str, Place], roots: Roots) -> str:
+    """One message for several scenes of a suite: which are here, what the others lack, and how to get it.
+
+    Args:
+        suite: its name.
+        here: the scenes that are complete.
+        lacking: name to what was found of a scene that is not.
+        roots: where they were looked for.
+    """
+    scenes = [SCENES[name] for name in lacking]
+    found = f": {_names(here)}" if here else ""
+    lines = [f"{suite}: {len(here)} of {len(here) + len(scenes)} scenes here{found}"]
+    without_photos = [scene for scene in scenes if lacking[scene.name].folder is None]
+    without_model = [scene for scene in scenes if lacking[scene.name].model is None]
+    if without_photos:
+        first = without_photos[0]
+        lines.append(f"no photographs of {_names(without_photos)}")
+        lines.append(
+            f"  expected as {' or '.join(map(str, scene_folders(first, roots.data)[:2]))}, with {_needed(first)}"
+        )
+        archives = dict.fromkeys(origin(scene.archive) for scene in without_photos)
+        lines.append(f"  they come from {' and '.join(archives)}")
+    if without_model:
+        first = without_model[0]
+        lines.append(f"no model of {_names(without_model)}")
+        lines.append(f"  expected as {model_folders(first, roots.models)[0] / MODEL_FILE}")
+        lines.append(f"  {_origin_of_model(first, roots.models)}")
+    if without_photos or any(scene.has_released_model for scene in without_model):
+        what = suite if len(scenes) == len(scenes_of(suite)) else " ".join(scene.name for scene in scenes)
+        lines.append(f"fetch: {fetch_command(what, roots)}")
+        lines.append("  (with --partial only what is needed out of the archives, a fraction of their size)")
+    return "\n  ".join(lines)
+
+
+def where_it_may_be(also: str = "") -> str:
+    """How to say where data lie that are here already."""
+    return (
+        f"or say where it is: environment {DATA_VARIABLE}=DIR and {MODELS_VARIABLE}=DIR (or paths.data=DIR "
+        f"paths.models=DIR){also}"
+    )
+
+
+def _names(scenes: Sequence[SuiteScene]) -> str:
+    return ", ".join(scene.name for scene in scenes)
+
+
+def _needed(scene: SuiteScene) -> str:
+    return " and ".join(needs(scene))
 
 
 def fetch_command(what: str, roots: Roots) -> str:
@@ -153,7 +201,7 @@ def origin(archive: Archive) -> str:
 
 def _missing_photographs(scene: SuiteScene, data: Path) -> list[str]:
     first, *others = scene_folders(scene, data)
-    lines = [f"photographs: expected {' and '.join(needs(scene))} in {first} (or {_listed(others)})"]
+    lines = [f"photographs: expected {_needed(scene)} in {first} (or {_listed(others)})"]
     lines += [
         f"  {folder} is there, but lacks {', '.join(missing_in(scene, folder))}"
         for folder in (first, *others)
@@ -164,14 +212,19 @@ def _missing_photographs(scene: SuiteScene, data: Path) -> list[str]:
 
 def _missing_model(scene: SuiteScene, models: Path) -> list[str]:
     first, *others = model_folders(scene, models)
-    lines = [f"model: expected {MODEL_FILE} in {first} (or {_listed(others)})"]
-    if scene.has_released_model:
-        return [*lines, f"  it comes from {origin(MODELS)}"]
     return [
-        *lines,
-        f"  {MODELS.file} of 3DGS has no models of {scene.suite}: train one with 3DGS "
-        f"(train.py -s {scene.root} -m {first} --eval --white_background)",
+        f"model: expected {MODEL_FILE} in {first} (or {_listed(others)})",
+        f"  {_origin_of_model(scene, models)}",
     ]
+
+
+def _origin_of_model(scene: SuiteScene, models: Path) -> str:
+    if scene.has_released_model:
+        return f"it comes from {origin(MODELS)}"
+    return (
+        f"{MODELS.file} of 3DGS has no models of {scene.suite}: train one with 3DGS "
+        f"(train.py -s {scene.root} -m {model_folders(scene, models)[0]} --eval --white_background)"
+    )
 
 
 def _listed(folders: list[Path]) -> str:

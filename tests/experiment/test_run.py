@@ -82,6 +82,7 @@ def test_a_sweep_runs_every_quality_and_ends_with_a_table(
     assert lines[0].startswith("| dataset | quality | splats | bytes | ratio |")
     assert [line.split(" | ")[1].strip() for line in lines[2:]] == ["0.2", "0.9"]
     assert all(len(line) <= 100 for line in lines)
+    assert "no BD-rate at the end: it takes 4 qualities of a codec, here are 2" in err.splitlines()[0]
     assert "run 1 of 2: ball/q0.2" in err
     assert "2 of 2: ball/q0.9" in err
     results = [read_result(path.parent) for path in sorted(tmp_path.glob("ball/*/result.json"))]
@@ -95,9 +96,14 @@ def test_an_experiment_sweeps_without_m(
 ) -> None:
     asked = ("experiment=rate_distortion", *on(scene_folder, tmp_path), "quality=0.1,0.3,0.5,0.9")
     assert started(monkeypatch, *asked) == 0
-    said = capsys.readouterr().out
-    assert sum(line.startswith("| ball ") for line in said.splitlines()) == 8 + 1
-    assert "| ball | default (ours), prune.early_passes=2, prune.late_passes=1 | 4 |" in said
+    said, err = capsys.readouterr()
+    lines = said.splitlines()
+    assert sum(line.startswith("| ball ") for line in lines) == 8 + 1
+    (gap,) = (line for line in lines if "default (ours), prune.early_passes=2, prune.late_passes=1" in line)
+    assert gap.split("|")[3].strip() == "4"
+    head = next(number for number, line in enumerate(lines) if "BD-rate, PSNR" in line)
+    assert [len(line) for line in lines[head : head + 3]] == 3 * [len(gap)]  # aligned
+    assert "no BD-rate" not in err
     tables = tmp_path / "tables"
     assert f"{tables / 'rate_distortion'}.md, .tex, .csv" in said
     rows = (tables / "rate_distortion" / "points.csv").read_text().splitlines()

@@ -331,11 +331,11 @@ def test_without_matplotlib_there_are_tables_and_a_line_on_how_to_get_figures(
 ) -> None:
     monkeypatch.setattr(figures, "available", lambda: False)
     write_result(made(100, 29.0), _made(tmp_path / "r"))
-    said = write.finish("rate_distortion", tmp_path)
+    said = write.finish("rate_distortion", tmp_path, [tmp_path / "r"])
     assert said.endswith(figures.HOW_TO_GET)
     assert (tmp_path / "tables" / "rate_distortion.md").exists()
     assert not list(tmp_path.rglob("*.svg"))
-    assert write.finish("quality=0.1,0.3", tmp_path) == write.finish(None, tmp_path) == ""
+    assert write.finish("quality=0.1,0.3", tmp_path, []) == write.finish(None, tmp_path, []) == ""
 
 
 def test_no_file_of_a_document_has_an_unsafe_name() -> None:

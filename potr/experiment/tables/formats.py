@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from potr.experiment.tables.document import MISSING, Cell, Column, Document, Marked, Table, Value, holes_table
 
@@ -44,6 +45,31 @@ def table_markdown(table: Table) -> str:
         text += "\n\nNo run yet."
     notes = [*(f"{mark}: {note}" for note, mark in marks.items()), *table.notes]
     return text + "".join(f"\n\n{_cell_text(note)}." for note in notes)
+
+
+def table_text(table: Table) -> str:
+    """As ``table_markdown``, padded so that it reads as a table on a terminal too."""
+    marks = table.marks()
+    lines = [[column.head for column in table.columns]]
+    for row in table.rows:
+        lines.append([_cell_text(_printed(c, col, marks)) for c, col in zip(row, table.columns, strict=True)])
+    notes = [*(f"{mark}: {note}" for note, mark in marks.items()), *table.notes]
+    text = aligned(lines, [not column.spec for column in table.columns])
+    return text + ("" if table.rows else "\n\nNo run yet.") + "".join(f"\n\n{_cell_text(note)}." for note in notes)
+
+
+def aligned(lines: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
+    """Cells as Markdown with columns of equal width; the first line is the head, ``left`` aligns words."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(left))]
+    rule = ["-" * width if is_left else "-" * (width - 1) + ":" for width, is_left in zip(widths, left, strict=True)]
+    padded = [
+        [
+            cell.ljust(width) if is_left else cell.rjust(width)
+            for cell, width, is_left in zip(line, widths, left, strict=True)
+        ]
+        for line in lines
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
 
 
 def latex(document: Document) -> str:

@@ -27,7 +27,7 @@ SECTIONS = ("octree", "opacity", "log_scales", "rotation", "sh_dc", "sh_ac")
 OTHER = "other"  # model, container
 # Points of a curve. Four are usual; with three (quality 0.1, 0.3 or 0.5, 0.8) the BD-rates of codec=default to
 # codec=paper were within 2.4 percentage points of those with four on chair, bonsai and fern; with two, 4 to 9 off.
-_NEEDED, _USUAL = 3, 4
+NEEDED, _USUAL = 3, 4
 _MARKERS = "^vD<>PX"
 
 
@@ -161,7 +161,7 @@ def _gap(ladder: Ladder, anchor: str | None, name: str) -> tuple[Cell, Cell]:
         missing = Marked(None, f"rung {anchor} was not run on this scene")
         return missing, missing
     fronts = [_front(curve) for curve in (of, ladder[name])]
-    rate, psnr, _ = gaps(fronts[0], fronts[1], _NEEDED)
+    rate, psnr, _ = gaps(fronts[0], fronts[1], NEEDED)
     fewest = min(len(points(curve, "psnr")) for curve in fronts)
     left_out = any(front is not curve for front, curve in zip(fronts, (of, ladder[name]), strict=True))
     return _marked(rate, fewest, left_out), _marked(psnr, fewest, left_out)

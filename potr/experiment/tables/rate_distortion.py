@@ -16,7 +16,7 @@ from potr.experiment.tables.choose import by_scene, difference, failed, has_only
 from potr.experiment.tables.document import Cell, Column, Document, Figure, Marked, Panel, Series, Table
 
 ANCHOR = "paper"
-_NEEDED = 4  # points of a curve: what VCEG-M33 and JVET's reporting take
+NEEDED = 4  # points of a curve: what VCEG-M33 and JVET's reporting take
 _MARKERS = "*^vD<>PXhpd"
 
 
@@ -39,7 +39,7 @@ def gap(
     anchor: Curve,
     curve: Curve,
     metric: str,
-    needed: int = _NEEDED,
+    needed: int = NEEDED,
 ) -> Gap:
     """Bjontegaard's difference, or why there is none: few points, no common range, quality not rising with rate."""
     of_anchor, of_curve = points(anchor, metric), points(curve, metric)
@@ -108,7 +108,7 @@ def anchor_of(found: Sequence[Curve], codec: str) -> Curve | None:
     return next((c for c in of_codec if has_only(c.settings)), of_codec[0] if len(of_codec) == 1 else None)
 
 
-def gaps(anchor: Curve | None, curve: Curve, needed: int = _NEEDED) -> tuple[Cell, Cell, Cell]:
+def gaps(anchor: Curve | None, curve: Curve, needed: int = NEEDED) -> tuple[Cell, Cell, Cell]:
     """BD-rate and BD-PSNR by PSNR, BD-rate by SSIM; of curves of at least ``needed`` points."""
     if anchor is None:
         none = Marked(None, "the anchor was not run on this scene")

@@ -10,8 +10,8 @@ from potr.experiment.published import Published, published
 from potr.experiment.report import Collected, collect
 from potr.experiment.tables import ablation, figures, fps, main_table, peers, rate_distortion, stages
 from potr.experiment.tables.choose import as_the_paper, plain_curves
-from potr.experiment.tables.document import Document, holes_table
-from potr.experiment.tables.formats import latex, markdown, table_csv, table_markdown
+from potr.experiment.tables.document import Document, Table, holes_table
+from potr.experiment.tables.formats import latex, markdown, table_csv, table_text
 from potr.experiment.tables.survey import survey_files
 from potr.files import write_atomic
 
@@ -28,6 +28,8 @@ DOCUMENTS: dict[str, Callable[[Collected, Published], Document]] = {
     "fps": fps.document,
     "ablation": ablation.document,
 }
+
+WITH_GAPS = ("rate_distortion", "peers", "ablation")  # their own tables have BD-rates
 
 
 def write_tables(outputs: Path, to: Path, names: Sequence[str] = tuple(DOCUMENTS)) -> dict[str, Document]:
@@ -50,22 +52,35 @@ def write_tables(outputs: Path, to: Path, names: Sequence[str] = tuple(DOCUMENTS
     return documents
 
 
-def finish(experiment: str | None, outputs: Path) -> str:
-    """Write an experiment's files at the end of its sweep; what the screen shows, "" for no experiment."""
+def finish(experiment: str | None, outputs: Path, asked: Sequence[Path]) -> str:
+    """Write an experiment's files at the end of its sweep; what the screen shows, "" for no experiment.
+
+    The files are of every run under ``outputs``, the table on the screen of those in the folders ``asked``.
+    """
     if experiment not in DOCUMENTS:
         return ""
     to = outputs / TABLES
     document = write_tables(outputs, to, [experiment])[experiment]
-    return told(document, to)
+    ours = DOCUMENTS[experiment](as_the_paper(_only(collect(outputs), asked)), published())
+    return told(document, to, ours.tables[0])
 
 
-def told(document: Document, to: Path) -> str:
-    """A document on the screen: its first table, how many holes it has, where its files lie."""
+def told(document: Document, to: Path, table: Table) -> str:
+    """A document on the screen: a table, how many holes the document has, where its files lie."""
     holes = f"\n{len(document.holes)} without a result: see {to / document.name}.md" if document.holes else ""
     drawn = f", {len(document.figures)} figures in {to / document.name}/" if document.figures else ""
-    where = f"{to / document.name}.md, .tex, .csv{drawn if figures.available() else ''}"
+    where = f"of all runs in {to.parent}: {to / document.name}.md, .tex, .csv{drawn if figures.available() else ''}"
     missing = f"\n{figures.HOW_TO_GET}" if document.figures and not figures.available() else ""
-    return f"{document.tables[0].title}\n\n{table_markdown(document.tables[0])}\n{holes}\n{where}{missing}"
+    return f"{table.title}\n\n{table_text(table)}\n{holes}\n{where}{missing}"
+
+
+def _only(collected: Collected, asked: Sequence[Path]) -> Collected:
+    folders = {folder.resolve() for folder in asked}
+    return Collected(
+        tuple(result for result in collected.results if result.folder.resolve() in folders),
+        tuple(failure for failure in collected.failures if failure.folder.resolve() in folders),
+        (),
+    )
 
 
 def _own_files(document: Document) -> dict[str, bytes]:
