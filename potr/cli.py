@@ -53,10 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _encode(args: argparse.Namespace) -> str:
     from potr.evaluate.quality import evaluate
+    from potr.experiment.compare import refuse_potr
     from potr.experiment.overrides import parse_overrides
     from potr.files import refuse_existing, write_atomic
 
     refuse_existing(args.output, args.overwrite)
+    refuse_potr(args.model)
     given = parse_overrides(args.set)
     potr.config_for(_QUALITY, args.codec, given)  # refuses what is out of range before anything is read
     target = _target(args)
@@ -128,11 +130,11 @@ def _to_encode(
 
 
 def _decode(args: argparse.Namespace) -> str:
-    from potr.experiment.compare import read_file
+    from potr.experiment.compare import read_potr
     from potr.files import refuse_existing
 
     refuse_existing(args.output, args.overwrite)
-    model = potr.decode(read_file(args.input))
+    model = potr.decode(read_potr(args.input))
     potr.save_ply(args.output, model, overwrite=args.overwrite)
     report = {"output": str(args.output), "bytes": args.output.stat().st_size, "splats": model.num_splats}
     if args.json:
@@ -142,9 +144,9 @@ def _decode(args: argparse.Namespace) -> str:
 
 def _info(args: argparse.Namespace) -> str:
     from potr.codec.decoder import describe
-    from potr.experiment.compare import read_file
+    from potr.experiment.compare import read_potr
 
-    description = describe(read_file(args.input))
+    description = describe(read_potr(args.input))
     return _json(description) if args.json else _described(args.input, description)
 
 

@@ -15,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from potr.errors import ConfigError, PotrError, SceneError
 from potr.experiment import console, pipeline, ranks, report, schema, sweep
 from potr.experiment.job import Job, Outcome
-from potr.experiment.overrides import unknown
+from potr.experiment.overrides import refuse_options, unknown
 from potr.experiment.present import look
 from potr.experiment.result import read_result
 from potr.experiment.sweep_table import gap_table, hole_table, sweep_table, without_gaps
@@ -24,6 +24,13 @@ from potr.experiment.tracking import track_sweep
 from potr.progress import Progress
 
 log = logging.getLogger(__name__)
+
+# Whatever else begins with a dash is meant as KEY=VALUE.
+HYDRA_OPTIONS = (
+    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run"),
+    *("-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name"),
+    *("-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
+)
 
 
 def main() -> None:
@@ -46,6 +53,7 @@ def _main() -> None:
     sweep.composed.clear()
     with console.screen() as progress:
         try:
+            refuse_options(sys.argv[1:], schema.setting_names(), HYDRA_OPTIONS)
             hydra.main(version_base="1.3", config_path=str(schema.conf_folder()), config_name="run")(sweep.compose)()
             code, shown = _run(sweep.composed, progress)
         except HydraException as error:

@@ -22,7 +22,7 @@ from potr.codec.config import CodecConfig
 from potr.codec.decoder import dequantize
 from potr.codec.footprint import pixel_sizes
 from potr.codec.geometry_rdoq import choose_levels
-from potr.codec.prune import PruneState, absolute_target, final_cap, prune, start
+from potr.codec.prune import PruneState, absolute_target, final_cap, prune, stands, start
 from potr.codec.quality import config_for
 from potr.codec.quantize import quantize_colors, quantize_geometry, raise_scales
 from potr.codec.quantized import QuantizedModel
@@ -140,8 +140,21 @@ class _Session:
         if self.shared is not None and self.done.early is None:
             self.done = checkpoints.load(self.shared, self.shared_key)
         self.found_early = self.done.early is not None and not self.resumed
+        if self.resumed:
+            log.info("an interrupted encode is here: goes on %s", self._stands())
+        elif self.found_early:
+            log.info("early pruning: another run of this scene has done it")
         self.reports: list[StageReport] = []
         self.cap: float | None = None  # rise of the MSE that a splat is worth; known after the first pass
+
+    def _stands(self) -> str:
+        """Where the checkpoint leaves off, in words."""
+        if self.done.late is not None:
+            return stands(self.done.late, self.prune_config, "late")
+        if self.done.sh is not None:
+            return "after compaction"
+        assert self.done.early is not None
+        return stands(self.done.early, self.prune_config, "early")
 
     def begin_after(self, early: PruneState | None) -> None:
         """Leave the early pruning out, where it is given."""
@@ -208,6 +221,7 @@ class _Session:
             statistics = None  # 7 GB for 10 M splats: gone before the next are made
             current, label = placed.with_sh(sh), "refit between groups of colours"
             statistics = self.rasterizer.color_statistics(current, self.views, progress=self._labelled(label))
+            log.info("quantize: levels of a group of colours chosen, MSE %.4e", statistics.sse / statistics.samples)
             return refit(current, statistics, COLOR_RELAXATION, share).sh, statistics
 
         quantized = quantize_colors(quantized, placed.sh, config, statistics, cap, refitted=refitted)
@@ -222,7 +236,9 @@ class _Session:
         cap = self._final_cap(found.sse / found.samples, model.num_splats)
         price = self.config.quantize.geometry_bit_cost * cap * found.samples
         with self._step("choice of geometry's levels"):
-            return choose_levels(quantized, model, found.hessian, found.gradient, price)
+            chosen = choose_levels(quantized, model, found.hessian, found.gradient, price)
+        log.info("quantize: levels of opacities, scales and rotations chosen")
+        return chosen
 
     def pack(self, quantized: QuantizedModel) -> bytes:
         begin = time.perf_counter()
@@ -278,7 +294,10 @@ class _Session:
             log.debug("not shared: %s", error)
 
     def _report(self, name: str, begin: float, before: int, after: int, details: dict[str, Any]) -> None:
-        self.reports.append(StageReport(name, time.perf_counter() - begin, before, after, details))
+        seconds = time.perf_counter() - begin
+        self.reports.append(StageReport(name, seconds, before, after, details))
+        came_to = f"{details['bytes']:,} bytes" if "bytes" in details else f"{after:,} splats"
+        log.info("%s done after %.1f s: %s", name, seconds, came_to)
 
     def _close_phase(self, name: str, mse: float) -> None:
         """Enter the real change of a phase's last pass if only the next stage has measured it."""

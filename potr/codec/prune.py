@@ -128,7 +128,7 @@ def prune(
     Returns:
         The final state; ``state.survivors(model)`` is the pruned model.
     """
-    passes = config.early_passes if phase == "early" else config.late_passes
+    passes = _passes(config, phase)
     state = state or start(model, config)
     state = _on_device(state, model.device)
     config = absolute_target(config, model.num_splats)
@@ -164,12 +164,23 @@ def prune(
         if not removed.any() and (config.target_splats is not None or number + 1 == passes or phase == "late"):
             state = replace(state, finished=True)
         last_costs, costs = costs, None
-        log.info("%s", describe(state.passes[-1]))
+        log.info("%s", describe(state.passes[-1], number + 1, passes))
         rounds = _refits(config, phase, number, passes)
         if rounds and removed.any():
             state = _refitted(model, views, rasterizer, config, state, removed, rounds, progress)
             costs = last_costs if state.passes[-1].undone else None
         on_pass(state)
+
+
+def stands(state: PruneState, config: PruneConfig, phase: str) -> str:
+    """Where a phase that was interrupted goes on, in words."""
+    number, passes = sum(not report.undone for report in state.passes), _passes(config, phase)
+    ended = state.finished or number >= passes or len(state.passes) >= 2 * passes
+    return f"after {phase} pruning" if ended else f"after pass {number} of {passes} of {phase} pruning"
+
+
+def _passes(config: PruneConfig, phase: str) -> int:
+    return config.early_passes if phase == "early" else config.late_passes
 
 
 def _refits(config: PruneConfig, phase: str, number: int, passes: int) -> int:
@@ -311,7 +322,11 @@ def _check_last_pass(state: PruneState, mse: float, config: PruneConfig) -> Prun
         and real > state.cap * (last.removed - last.unseen)
     )
     if undone:
-        log.info("that pass raised the MSE by %.2e instead of %.2e: taken back", real, last.budget)
+        log.info(
+            "that pass went a step too far and is undone, which is how pruning finds its end: together its splats are "
+            "worth %.2e of MSE, one by one %.2e; a next pass would take half as many",
+            real, last.budget,
+        )  # fmt: skip
     share = last.share_used / 2 if over else min(config.max_share, state.share_limit * GROWTH)
     last = replace(last, real_mse_change=real, undone=undone, left=len(state.before) if undone else last.left)
     kept = state.before if undone else state.kept
@@ -326,9 +341,10 @@ def _last_pass_unchecked(state: PruneState, config: PruneConfig) -> bool:
     return last.real_mse_change is None and last.removed > last.unseen
 
 
-def describe(report: PassReport) -> str:
-    """One line for the log."""
+def describe(report: PassReport, number: int, of: int) -> str:
+    """One line for the log; ``number`` counts the passes that were not taken back."""
     return (
-        f"{report.phase} pass: removed {report.removed:,} ({report.unseen:,} unseen), {report.left:,} left, "
-        f"MSE {report.mse:.4e}, predicted change {report.predicted_mse_change:+.2e}, charged {report.budget:.2e}"
+        f"{report.phase} pass {number} of {of}: "
+        f"removed {report.removed:,} ({report.unseen:,} unseen), {report.left:,} left, MSE {report.mse:.4e}, "
+        f"predicted change {report.predicted_mse_change:+.2e}, charged {report.budget:.2e}"
     )

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from potr.bitstream.container import MAGIC
 from potr.cameras import View
 from potr.codec.decoder import decode
 from potr.errors import PotrError, SceneError
@@ -18,6 +20,8 @@ from potr.progress import Progress, silent
 from potr.rasterizer.base import Rasterizer
 from potr.scene import Scene
 from potr.splats import SplatModel
+
+_PLY = (b"ply\n", b"ply\r")
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,48 @@ def load_model(path: Path) -> SplatModel:
 
     Raises:
         ModelError, BitstreamError: the file is not a good one of its kind.
-        PotrError: another suffix, or the file cannot be read.
+        PotrError: another suffix, the other kind under this one's suffix, or the file cannot be read.
     """
     if path.suffix.lower() == ".ply":
+        refuse_potr(path)
         return load_ply(path)
     if path.suffix.lower() != ".potr":
         raise PotrError(f"{path}: expected a .ply or a .potr file")
-    return decode(read_file(path))
+    return decode(read_potr(path))
 
 
-def read_file(path: Path) -> bytes:
-    """A file's bytes; PotrError with the system's reason if that does not work."""
+def read_potr(path: Path) -> bytes:
+    """A compressed file's bytes.
+
+    Raises:
+        PotrError: it cannot be read, or is a .ply, whatever it is called.
+    """
+    data = _read_file(path)
+    if data.startswith(_PLY):
+        target = path.with_suffix(".potr")
+        makes = (
+            f"`{shlex.join(['potr', 'encode', str(path), '-o', str(target)])}`" if target != path else "`potr encode`"
+        )
+        raise PotrError(f"{path}: this is a .ply; `{shlex.join(makes)}` makes a .potr of it")
+    return data
+
+
+def refuse_potr(path: Path) -> None:
+    """PotrError if a file that is to be a .ply is a compressed one; whatever else is wrong the reader says."""
+    try:
+        with open(path, "rb") as file:
+            is_potr = file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return
+    if is_potr:
+        target = path.with_suffix(".ply")
+        makes = (
+            f"`{shlex.join(['potr', 'decode', str(path), '-o', str(target)])}`" if target != path else "`potr decode`"
+        )
+        raise PotrError(f"{path}: this is a .potr; `{shlex.join(makes)}` makes a .ply of it")
+
+
+def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
+from rich.highlighter import ReprHighlighter
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
@@ -40,7 +40,7 @@ def screen(verbosity: int = 0, prefix: str = "") -> Iterator[Progress]:
     level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG)
     barred = console.is_terminal and not prefix
     if barred:
-        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%X")
+        handler: logging.Handler = _UnbrokenLines(console)
     else:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter(f"%(asctime)s {prefix}%(message)s", "%H:%M:%S"))
@@ -81,6 +81,22 @@ def show(text: str) -> None:
     """Write a result to stdout."""
     sys.stdout.write(text.rstrip("\n") + "\n")
     sys.stdout.flush()
+
+
+class _UnbrokenLines(logging.Handler):
+    """Log lines above the bars, each as one line however long it is: a command in it can be copied and run."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console, self._highlight = console, ReprHighlighter()
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            time_of_day = Text(f"{time.strftime('%X', time.localtime(record.created))} ", style="log.time")
+            self._console.print(time_of_day + self._highlight(Text(self.format(record))), soft_wrap=True)
+        except Exception:
+            self.handleError(record)
 
 
 class TerminalProgress:

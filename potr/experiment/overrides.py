@@ -83,6 +83,30 @@ def _without_none(hint: Any) -> type:
     return typing.cast(type, hint)
 
 
+def refuse_options(arguments: Sequence[str], names: Iterable[str], options: Iterable[str]) -> None:
+    """ConfigError for ``--quality 0.3`` where quality=0.3 is meant.
+
+    Args:
+        arguments: of the command line.
+        names: the keys that there are.
+        options: those with dashes that are allowed; beginnings of long ones are.
+    """
+    names, options = list(names), tuple(options)
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        option, equals, value = argument.partition("=")
+        wanted = option.strip("-").replace("-", "_")
+        shortened = len(option) > 3 and wanted not in names and any(known.startswith(option) for known in options)
+        if option in options or shortened or not option.startswith("-") or not option.strip("-")[:1].isalpha():
+            continue
+        if not equals and following and "=" not in following and not following.startswith("--"):
+            argument, value = f"{argument} {following}", following
+        found = [name for name in names if name == wanted] or [n for n in names if n.split(".")[-1] == wanted]
+        near = found or difflib.get_close_matches(wanted, names, n=1)
+        hint = " or ".join(f"{name}={value or 'VALUE'}" for name in near)
+        hint = f"did you mean {hint}? " if hint else ""
+        raise ConfigError(f"{argument}: {hint}settings are KEY=VALUE, without dashes; --help lists them")
+
+
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     """The message for a name that does not exist: the nearest one first, then all of them."""
     allowed = list(allowed)

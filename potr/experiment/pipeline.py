@@ -144,6 +144,7 @@ def _compress_and_measure(
     jury = judge(scene.test_views, scene.background, rasterizer, config.evaluate)
     known = cache / "before" if config.cache else None
     before = jury.quality(scene.model, _named("measure before", progress), cache=known)
+    _log_measured("before", before)
     checkpoint = folder / CHECKPOINT
     reset_peak_memory()
     helped = ranks.shared(rasterizer, config.threads, config.backend.options)
@@ -159,6 +160,7 @@ def _compress_and_measure(
     decode_seconds = time.perf_counter() - start
     decoded = decoded.to(rasterizer.device)
     after = jury.quality(decoded, _named("measure after", progress))
+    _log_measured("after", after)
     before, after = jury.speed(scene.model, before), jury.speed(decoded, after)  # one after the other, under one load
     _save_picture(folder / PICTURE_FILE, scene, decoded, after, len(data), rasterizer)
     shown = pictured([figures["psnr"] for figures in before.views], config.evaluate.pictures)
@@ -206,6 +208,11 @@ def _compress_and_measure(
         folder=folder,
     )
     return without_idle_reasons(result)
+
+
+def _log_measured(side: str, measured: Measured) -> None:
+    psnr = "no test views" if measured.psnr is None else f"PSNR {measured.psnr:.2f} dB"
+    log.info("measured %s compression: %s", side, psnr)
 
 
 def _runs_at_once(config: RunConfig) -> int:

@@ -294,6 +294,16 @@ class RunConfig:
         return {stage: values for stage, values in found.items() if values}
 
 
+def setting_names(node: Any = None, prefix: str = "") -> list[str]:
+    """Every KEY of KEY=VALUE on the command line: dotted names of settings, and the groups of conf/."""
+    node = RunConfig() if node is None else node
+    names = [] if prefix else [path.name for path in sorted(conf_folder().iterdir()) if path.is_dir()]
+    for f in fields(node):
+        value = getattr(node, f.name)
+        names += setting_names(value, f"{prefix}{f.name}.") if is_dataclass(value) else [f"{prefix}{f.name}"]
+    return names
+
+
 def conf_folder() -> Path:
     """conf/: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent

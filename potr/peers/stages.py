@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from potr.codec.encoder import StageReport
+
+log = logging.getLogger(__name__)
 
 
 class Stages:
@@ -24,4 +27,6 @@ class Stages:
         details: dict[str, Any] = {}
         before, start = self.num_splats, time.perf_counter()
         yield details
-        self.reports.append(StageReport(name, time.perf_counter() - start, before, self.num_splats, details))
+        seconds = time.perf_counter() - start
+        self.reports.append(StageReport(name, seconds, before, self.num_splats, details))
+        log.info("%s done after %.1f s: %s splats", name, seconds, f"{self.num_splats:,}")

@@ -2,6 +2,7 @@
 """The encoder as a whole: deterministic, pure, monotone in quality, resumable, and clear about bad input."""
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import pytest
@@ -71,16 +72,19 @@ def test_bytes_and_fidelity_rise_with_quality(scene: tuple[SplatModel, list[View
     assert errors == sorted(errors, reverse=True)
 
 
-def test_interrupted_and_resumed_gives_the_same_bytes(scene: tuple[SplatModel, list[View]], tmp_path: Path) -> None:
+def test_interrupted_and_resumed_gives_the_same_bytes(
+    scene: tuple[SplatModel, list[View]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model, views = scene
     config = config_for(0.3, overrides={"prune": {"early_passes": 4, "late_passes": 2}})
     whole = encode(model, views, config=config, rasterizer=RASTERIZER)
-    for stop_at in (
-        "early pruning pass 3/4",
-        "compaction statistics, step 2/3",
-        "late pruning pass 1/2",
-        "quantisation statistics, step 1/3",
+    for stop_at, goes_on in (
+        ("early pruning pass 3/4", "goes on after pass 2 of 4 of early pruning"),
+        ("compaction statistics, step 2/3", "goes on after early pruning"),
+        ("late pruning pass 1/2", "goes on after compaction"),
+        ("quantisation statistics, step 1/3", "goes on after late pruning"),
     ):
+        caplog.clear()
         path = tmp_path / stop_at.split("/")[0].replace(" ", "_")
 
         def interrupt(stage: str, done: int, total: int, /, stop_at: str = stop_at) -> None:
@@ -91,11 +95,16 @@ def test_interrupted_and_resumed_gives_the_same_bytes(scene: tuple[SplatModel, l
             encode(model, views, config=config, rasterizer=RASTERIZER, checkpoint=path, progress=interrupt)
         assert path.exists()
         stages: set[str] = set()
-        resumed = encode(
-            model, views, config=config, rasterizer=RASTERIZER, checkpoint=path,
-            progress=lambda stage, done, total, /, stages=stages: stages.add(stage),
-        )  # fmt: skip
+        with caplog.at_level(logging.INFO):
+            resumed = encode(
+                model, views, config=config, rasterizer=RASTERIZER, checkpoint=path,
+                progress=lambda stage, done, total, /, stages=stages: stages.add(stage),
+            )  # fmt: skip
         assert resumed.data == whole.data
+        said = [record.getMessage() for record in caplog.records]
+        assert sum(line.endswith(goes_on) for line in said) == 1
+        ends = [line.split(" done after ")[0] for line in said if " done after " in line]
+        assert ends == [stage.name for stage in whole.stages]  # a line for the end of every stage
         assert "early pruning pass 2/4" not in stages
         assert stop_at in stages
         assert not path.exists()

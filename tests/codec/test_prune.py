@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pruning's selection and bookkeeping, on costs made up for the purpose."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -188,9 +189,14 @@ def test_the_last_pass_is_checked_too() -> None:
     assert rasterizer.passes == [69, 100, 85]
 
 
-def test_a_pass_that_cost_more_than_the_cap_is_taken_back() -> None:
+def test_a_pass_that_cost_more_than_the_cap_is_taken_back(caplog: pytest.LogCaptureFixture) -> None:
     config = PruneConfig(early_passes=5, cap=0.3 / SAMPLES, first_cap=1.0, max_share=0.4, tolerance=2.0)
-    state = run(AdditiveRasterizer(VALUES, interaction=10.0), config)
+    with caplog.at_level(logging.INFO):
+        state = run(AdditiveRasterizer(VALUES, interaction=10.0), config)
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith("early pass 1 of 5: removed ")
+    assert "is undone, which is how pruning finds its end" in said[1]
+    assert said[2].startswith("early pass 1 of 5: removed ")  # the same, with fewer
     first = state.passes[0]
     assert first.undone
     assert first.left == 100

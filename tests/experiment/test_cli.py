@@ -181,7 +181,9 @@ def test_outputs_are_not_overwritten_unasked(
         ((*ENCODE, "--backend", "tpu"), "expected one of auto, cuda, cpu, reference, got 'tpu'"),
         ((*ENCODE, "--background", "pink"), "expected black, white or #rrggbb, got 'pink'"),
         ((*ENCODE, "--threads", "0"), "expected a whole number of at least 1, got '0'"),
-        (("decode", "{model}", "-o", "{new}"), "section 'header', offset 0"),
+        (("decode", "{scene}/cameras.json", "-o", "{new}"), "section 'header', offset 0"),
+        (("decode", "{model}", "-o", "{new}"), "point_cloud.ply: this is a .ply; `potr encode "),
+        (("info", "{model}"), "point_cloud.ply -o {scene}/point_cloud.potr` makes a .potr of it"),
         (("decode", "{missing}", "-o", "{new}"), "cannot read: No such file or directory"),
         (("info", "{missing}"), "cannot read: No such file or directory"),
         (("render", "{model}", "--camera", "99", "-o", "{new}"), "no view '99': expected a number from 0 to 9"),
@@ -195,8 +197,29 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(
 ) -> None:
     names = {"model": scene_folder / "point_cloud.ply", "scene": scene_folder}
     names |= {"new": tmp_path / "new", "missing": tmp_path / "missing.potr"}
-    assert message in refused(capsys, *(argument.format(**names) for argument in arguments))
+    said = refused(capsys, *(argument.format(**names) for argument in arguments))
+    assert message.replace("{scene}", str(scene_folder)) in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_the_other_kind_is_named_whatever_it_is_called(
+    compressed: Path, scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_ply, as_potr, new = tmp_path / "a.ply", tmp_path / "a.potr", tmp_path / "new"
+    as_ply.write_bytes(compressed.read_bytes())
+    as_potr.write_bytes((scene_folder / "point_cloud.ply").read_bytes())
+    is_potr, is_ply = f"{as_ply}: this is a .potr; `potr decode` makes", f"{as_potr}: this is a .ply; `potr encode`"
+    scene = ("--scene", str(scene_folder))
+    for command, message in (
+        (("render", as_ply, "--camera", "0", "-o", new, *scene), is_potr),
+        (("render", as_potr, "--camera", "0", "-o", new, *scene), is_ply),
+        (("compare", as_ply, compressed, *scene), is_potr),
+        (("encode", as_ply, "-o", new), is_potr),
+        (("encode", compressed, "-o", new), f"-o {compressed.with_suffix('.ply')}` makes a .ply of it"),
+        (("decode", as_potr, "-o", new), is_ply),
+    ):
+        assert message in refused(capsys, *command)
+    assert not new.exists()
 
 
 def test_verbose_shows_where_an_error_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

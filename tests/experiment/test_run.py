@@ -215,6 +215,7 @@ def test_the_same_command_is_the_same_sweep() -> None:
         ("codec=sog codec.options.iterations=abc", "codec.options.iterations: expected a whole number in [1, 1000]"),
         ("codec=c3dgs codec.options.seed=-1", "codec.options.seed: expected a whole number in [0, 2.14748e+09]"),
         ("codec=mesongs seed=3000000000", "codec.options.seed: expected a whole number in [0, 2.14748e+09] or null"),
+        ("--quality 0.3", "--quality 0.3: did you mean quality=0.3?"),
         ("quality", "cannot read 'quality' as KEY=VALUE"),
         ("prune.cap=[1", "cannot read 'prune.cap=[1' as KEY=VALUE"),
         ("dataset=folder", "dataset=folder needs the scene's folder: dataset.path=DIR"),
