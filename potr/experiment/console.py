@@ -115,19 +115,20 @@ class TerminalProgress:
 
 
 class LogProgress:
-    """A log line every ten seconds for a stage that takes longer than that."""
+    """A log line every ten seconds, whether one stage takes so long or many short ones do."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._stages: dict[str, tuple[float, float]] = {}  # start, last line
+        self._starts: dict[str, float] = {}
+        self._last = clock()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = self._clock()
-        start, last = self._stages.setdefault(stage, (now, now))
+        start = self._starts.setdefault(stage, now)
         if done >= total:
-            del self._stages[stage]
-        elif now - last >= SECONDS_BETWEEN_LINES:
-            self._stages[stage] = start, now
+            del self._starts[stage]
+        elif now - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = now
             left = f", {(now - start) * (total - done) / done:.0f} s left" if done else ""
             log.info("%s: %d of %d after %.0f s%s", stage, done, total, now - start, left)
 

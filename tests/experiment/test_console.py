@@ -25,6 +25,21 @@ def test_without_a_terminal_a_long_stage_says_where_it_is_every_ten_seconds(capl
     ]
 
 
+def test_without_a_terminal_many_short_stages_say_where_they_are_too(caplog: pytest.LogCaptureFixture) -> None:
+    seconds = 0.0
+    progress = console.LogProgress(clock=lambda: seconds)
+    with caplog.at_level(logging.INFO, logger="potr"):
+        for step in range(1, 6):
+            for done in range(7):
+                progress(f"refit, step {step}/5", done, 6)
+                seconds += 1.0
+    assert [record.getMessage() for record in caplog.records] == [
+        "refit, step 2/5: 3 of 6 after 3 s, 3 s left",
+        "refit, step 4/5: 0 of 6 after 0 s",
+        "refit, step 5/5: 3 of 6 after 3 s, 3 s left",
+    ]
+
+
 def test_without_a_terminal_quick_stages_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
     progress = console.LogProgress()
     with caplog.at_level(logging.DEBUG, logger="potr"):
