@@ -57,11 +57,7 @@ def read_potr(path: Path) -> bytes:
     """
     data = _read_file(path)
     if data.startswith(_PLY):
-        target = path.with_suffix(".potr")
-        makes = (
-            f"`{shlex.join(['potr', 'encode', str(path), '-o', str(target)])}`" if target != path else "`potr encode`"
-        )
-        raise PotrError(f"{path}: this is a .ply; `{shlex.join(makes)}` makes a .potr of it")
+        raise PotrError(f"{path}: this is a .ply; {_command('encode', path, '.potr')} makes a .potr of it")
     return data
 
 
@@ -73,11 +69,14 @@ def refuse_potr(path: Path) -> None:
     except OSError:
         return
     if is_potr:
-        target = path.with_suffix(".ply")
-        makes = (
-            f"`{shlex.join(['potr', 'decode', str(path), '-o', str(target)])}`" if target != path else "`potr decode`"
-        )
-        raise PotrError(f"{path}: this is a .potr; `{shlex.join(makes)}` makes a .ply of it")
+        raise PotrError(f"{path}: this is a .potr; {_command('decode', path, '.ply')} makes a .ply of it")
+
+
+def _command(name: str, path: Path, suffix: str) -> str:
+    """What makes a file of the other kind beside this one; without names where it is called like that already."""
+    target = path.with_suffix(suffix)
+    files = [] if target == path else [str(path), "-o", str(target)]
+    return f"`{shlex.join(['potr', name, *files])}`"
 
 
 def _read_file(path: Path) -> bytes:
