@@ -177,6 +177,9 @@ def _compare(args: argparse.Namespace) -> str:
 
     if args.output is not None:
         refuse_existing(args.output, args.overwrite)
+    for path in (args.first, args.second):
+        if path.suffix.lower() == ".ply":
+            compare.refuse_potr(path)  # before it is read as the scene's model
     background = None if args.background is None else schema.parse_color(args.background)
     scene = potr.load_scene(args.scene, model=_scene_model(args), background=background, downscale=args.downscale)
     judged = compare.compare(
