@@ -15,6 +15,8 @@ from potr.files import write_atomic
 
 SCHEMA_VERSION = 2
 RESULT_FILE, CONFIG_FILE = "result.json", "config.yaml"
+# Two measures, called wherever a person reads them by the range of the images that the network is given.
+LPIPS_NAMES = {"lpips_3dgs": "LPIPS 0..1", "lpips": "LPIPS -1..1"}
 
 
 @dataclass(frozen=True)

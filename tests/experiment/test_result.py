@@ -92,6 +92,14 @@ def test_the_summary_is_one_screen_that_says_what_happened(tmp_path: Path) -> No
     assert "LPIPS" not in text
 
 
+def test_the_two_measures_called_lpips_have_two_names() -> None:
+    sides = [dataclasses.replace(a_result().after, lpips=x, lpips_3dgs=y) for x, y in ((0.18, 0.15), (0.2, 0.16))]
+    text = summary(a_result(before=sides[0], after=sides[1]))
+    assert re.search(r"LPIPS 0\.\.1 +0\.1500 +0\.1600 +\+0\.0100", text)
+    assert re.search(r"LPIPS -1\.\.1 +0\.1800 +0\.2000 +\+0\.0200", text)
+    assert all(line.split()[1] in ("0..1", "-1..1") for line in text.splitlines() if "LPIPS" in line)
+
+
 def test_what_is_missing_shows_as_a_dash() -> None:
     missing: Any = {f: None for f in ("psnr", "ssim", "lpips", "lpips_3dgs", "fps", "slowest_fps")}
     reasons = {f"{side}.{name}": "no test views" for side in ("before", "after") for name in missing}
