@@ -13,7 +13,7 @@ from potr.experiment.result import CONFIG_FILE, LPIPS_NAMES, RESULT_FILE, Measur
 
 _MISSING = "—"
 _COLUMNS = (
-    *("dataset", "run", "splats", "bytes", "ratio", "AC zeros", "PSNR before", "after", "SSIM before", "after"),
+    *("dataset", "run", "splats", "bytes", "smaller", "AC zeros", "PSNR before", "after", "SSIM before", "after"),
     *("FPS before", "after", "encode s", "decode s", "peak MB"),
 )
 
@@ -23,11 +23,17 @@ def summary(result: RunResult) -> str:
     r, before, after = result, result.before, result.after
     judged = f"judged on {len(before.views)} test views" if before.views else "no test views to judge it on"
     at = "" if r.quality is None else f" at quality {r.quality:g}"
+    basis = "" if r.input_bytes else " than 248 bytes a splat"
     bits = f"{8 * r.bytes / r.splats_after:.1f} bits a splat" if r.splats_after else "nothing left"
     rows = [
         ("", "before", "after", ""),
         ("splats", f"{r.splats_before:,}", f"{r.splats_after:,}", f"{_share(r.splats_after, r.splats_before)} kept"),
-        ("bytes", f"{r.uncompressed_bytes:,}", f"{r.bytes:,}", f"{r.ratio:.1f}x smaller, {bits}"),
+        (
+            "bytes",
+            f"{r.input_bytes or r.uncompressed_bytes:,}",
+            f"{r.bytes:,}",
+            f"{r.smaller:.1f}x smaller{basis}, {bits}",
+        ),
         ("PSNR dB", _number(before.psnr, 2), _number(after.psnr, 2), _change(before.psnr, after.psnr, 2)),
         ("SSIM", _number(before.ssim, 4), _number(after.ssim, 4), _change(before.ssim, after.ssim, 4)),
         *_lpips(before, after),
@@ -57,7 +63,7 @@ def table(results: Sequence[RunResult]) -> str:
         rows.append(
             (
                 *(r.dataset, r.folder.name, f"{r.splats_after:,} ({_share(r.splats_after, r.splats_before)})"),
-                *(f"{r.bytes:,}", f"{r.ratio:.1f}x", _percent(ac_zero_share(r))),
+                *(f"{r.bytes:,}", f"{r.smaller:.1f}x", _percent(ac_zero_share(r))),
                 *(_number(r.before.psnr, 2), _number(r.after.psnr, 2)),
                 *(_number(r.before.ssim, 4), _number(r.after.ssim, 4)),
                 *(_number(r.before.fps, 1), _number(r.after.fps, 1)),

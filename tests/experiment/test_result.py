@@ -79,7 +79,7 @@ def test_the_summary_is_one_screen_that_says_what_happened(tmp_path: Path) -> No
     for said in (
         "garden at quality 0.5: paper codec, cpu rasteriser, judged on 2 test views",
         "2,480,000  20,000",
-        "124.0x smaller, 80.0 bits a splat",
+        "124.0x smaller than 248 bytes a splat, 80.0 bits a splat",
         "20.0 % kept",
         "-0.50",
         "1.50x",
@@ -90,6 +90,11 @@ def test_the_summary_is_one_screen_that_says_what_happened(tmp_path: Path) -> No
     ):
         assert said in text, text
     assert "LPIPS" not in text
+
+
+def test_a_run_is_so_many_times_smaller_than_the_file_that_was_compressed() -> None:
+    text = summary(a_result(input_bytes=560_000))  # 56 bytes a splat: no SH but the DC
+    assert re.search(r"bytes +560,000 +20,000 +28\.0x smaller, 80\.0 bits a splat", text)
 
 
 def test_the_two_measures_called_lpips_have_two_names() -> None:

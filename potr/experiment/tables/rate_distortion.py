@@ -143,7 +143,7 @@ def points_table(chosen: Sequence[Curve]) -> Table:
         tuple((curve.scene, curve.label, *_figures(r)) for curve in chosen for r in curve.points),
         (
             "LPIPS 0..1: VGG, images in 0..1, as 3DGS's evaluation has it",
-            "Ratio: to 248 bytes a splat. Change: of the PSNR, to the model that was compressed",
+            "Ratio: of 248 bytes a splat to the file's size. Change: of the PSNR, to the model that was compressed",
         ),
     )
 
