@@ -97,6 +97,15 @@ def test_a_run_is_so_many_times_smaller_than_the_file_that_was_compressed() -> N
     assert re.search(r"bytes +560,000 +20,000 +28\.0x smaller, 80\.0 bits a splat", text)
 
 
+def test_a_result_of_before_the_file_s_size_was_kept_is_read(tmp_path: Path) -> None:
+    write_result(a_result(), tmp_path)
+    stored = json.loads((tmp_path / "result.json").read_text())
+    del stored["input_bytes"]
+    (tmp_path / "result.json").write_text(json.dumps(stored))
+    assert read_result(tmp_path).input_bytes is None
+    assert "124.0x smaller than 248 bytes a splat" in summary(read_result(tmp_path))
+
+
 def test_the_two_measures_called_lpips_have_two_names() -> None:
     sides = [dataclasses.replace(a_result().after, lpips=x, lpips_3dgs=y) for x, y in ((0.18, 0.15), (0.2, 0.16))]
     text = summary(a_result(before=sides[0], after=sides[1]))
