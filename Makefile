@@ -66,13 +66,12 @@ comma := ,
 space := $(subst ,, )
 RESULTS_WITH ?= evaluate.lpips=none launcher=joblib
 
-results: setup ## every codec on the folders SCENES="..."; tables, figures and the report go to docs/results (an hour)
+results: setup ## every codec on the folders SCENES="..."; tables, figures and a page under outputs/results (hours)
 	@test -n "$(SCENES)" || { echo 'no scenes: make results SCENES="DIR DIR2"'; exit 2; }
 	@$(PY) -m potr.run experiment=peers dataset=folder "dataset.path=$(subst $(space),$(comma),$(strip $(SCENES)))" \
 		"outputs=outputs/results" $(RESULTS_WITH) || test $$? = 2  # with holes the tables are written all the same
-	@$(PY) experiments/tables.py outputs/results --to docs/results
-	@$(VENV)/bin/potr report outputs/results  # with pictures; photographs of test scenes are not committed
-	@$(VENV)/bin/potr report outputs/results -o docs/results/report.html --pictures-mb 0
+	@$(PY) experiments/tables.py outputs/results
+	@$(VENV)/bin/potr report outputs/results
 
 ablation: setup ## codec=paper to codec=default on the folders SCENES="..."; into docs/rate_distortion.md (hours)
 	@test -n "$(SCENES)" || { echo 'no scenes: make ablation SCENES="DIR DIR2"'; exit 2; }

@@ -11,8 +11,11 @@ from potr.splats import SplatModel
 
 @dataclass(frozen=True, eq=False)
 class Scene:
+    """Attributes: ``model_bytes`` is the size of the file that the model was read from; None for one made in memory."""
+
     name: str
     model: SplatModel
     train_views: tuple[View, ...]
     test_views: tuple[View, ...]
     background: RGB = BLACK
+    model_bytes: int | None = None

@@ -13,7 +13,7 @@ from potr.codec.decoder import decode
 from potr.errors import PotrError, SceneError
 from potr.experiment.measure import judge
 from potr.experiment.pictures import caption, save_comparison, typical_view
-from potr.experiment.result import Measured
+from potr.experiment.result import LPIPS_NAMES, Measured
 from potr.experiment.schema import EvaluateConfig
 from potr.io.ply import load_ply
 from potr.progress import Progress, silent
@@ -126,8 +126,7 @@ def table(first: Judged, second: Judged) -> str:
     for label, name, digits in (
         ("PSNR dB", "psnr", 2),
         ("SSIM", "ssim", 4),
-        ("LPIPS", "lpips", 4),
-        ("LPIPS 3DGS", "lpips_3dgs", 4),
+        *((label, name, 4) for name, label in LPIPS_NAMES.items()),
         ("FPS", "fps", 1),
     ):
         before, after = getattr(a, name), getattr(b, name)

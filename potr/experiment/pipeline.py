@@ -187,6 +187,7 @@ def _compress_and_measure(
         git_commit=commit,
         bytes=rates.bytes,
         bytes_per_section={section.name: section.bytes for section in rates.sections},
+        input_bytes=scene.model_bytes,
         uncompressed_bytes=rates.uncompressed_bytes,
         ratio=rates.ratio,
         splats_before=rates.splats_before,
@@ -257,7 +258,7 @@ def _save_picture(
         path.unlink(missing_ok=True)  # of an earlier run
         return
     splats = scene.model.num_splats
-    uncompressed = UNCOMPRESSED_BYTES_PER_SPLAT * splats
+    uncompressed = scene.model_bytes or UNCOMPRESSED_BYTES_PER_SPLAT * splats
     view = typical_view(scene.test_views, [figures["psnr"] for figures in after.views])
     title = f"{scene.name}: {megabytes(uncompressed)} to {megabytes(size)}, {uncompressed / size:.1f} times smaller"
     captions = (caption(splats, uncompressed), caption(decoded.num_splats, size))

@@ -12,6 +12,15 @@ from potr.errors import PotrError
 from potr.io.suites import SUITES
 
 POST_TRAINING, UNCOMPRESSED = "a trained model", "uncompressed"
+TABLE_I = (
+    "Table I of POTR, second hand: a third party's transcription of the arXiv HTML; baselines evaluated anew by the "
+    "paper's authors, fine-tuning is 1,000 iterations, the quality factor is not stated"
+)
+_TABLE_I_SUITES = {"tanks_and_temples": "TanksAndTemples", "mip_nerf360": "MipNeRF360", "deep_blending": "DeepBlending"}
+_TABLE_I_NAMES = {
+    **{"3dgs": "3DGS", "mesongs": "MesonGS", "c3dgs": "C3DGS", "lightgaussian": "LightGaussian"},
+    **{"potr_npz": "POTR, npz", "potr_zstd": "POTR, zstd"},
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class PublishedRow:
         psnr: dB. lpips: VGG, input 0..1, as 3DGS's evaluation has it. bytes: of the compressed scene. None where it
             was not published.
         splats: of the compressed scene.
-        comment: the survey's on the row.
+        comment: what must be said beside the row: the survey's own words, or where the row is from.
     """
 
     suite: str
@@ -73,6 +82,7 @@ def published(folder: Path | None = None) -> Published:
         for suite in SUITES
         for row in _rows(folder / "survey" / f"{suite}.csv")
     ]
+    suites += [_row_of_table_i(row) for row in _rows(folder / "potr_table1.csv")]
     uncompressed, post = {"Starts from": UNCOMPRESSED}, {"Starts from": POST_TRAINING}
     originals = _rows(folder / "3dgs_scenes.csv")
     scenes = [_row(row, row["Suite"], row["Scene"], "3DGS", uncompressed) for row in originals]
@@ -105,6 +115,28 @@ def _row(row: dict[str, str], suite: str, scene: str | None, method: str, about:
         bytes=None if size is None else round(size),
         splats=None if splats is None else round(splats),
         comment=(row.get("Comment") or "").strip(),
+    )
+
+
+def _row_of_table_i(row: dict[str, str]) -> PublishedRow:
+    """Sizes and counts are rounded as the paper prints them."""
+    try:
+        suite, name = _TABLE_I_SUITES[row["suite"]], _TABLE_I_NAMES[row["method"]]
+    except KeyError as error:
+        raise PotrError(f"experiments/paper: potr_table1.csv: unknown suite or method {error}") from None
+    megabytes, thousands = _number(row, "megabytes"), _number(row, "splats_thousand")
+    tuned = ", fine-tuned" if row["fine_tuned"] == "yes" else ""
+    return PublishedRow(
+        suite=suite,
+        scene=None,
+        method=f"{name}{tuned} (Table I of POTR)",
+        starts_from=UNCOMPRESSED if row["method"] == "3dgs" else POST_TRAINING,
+        psnr=_number(row, "psnr"),
+        ssim=_number(row, "ssim"),
+        lpips=_number(row, "lpips"),
+        bytes=None if megabytes is None else round(1e6 * megabytes),
+        splats=None if thousands is None else round(1e3 * thousands),
+        comment=TABLE_I,
     )
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from potr.errors import PotrError
 from potr.experiment.failure import FAILURE_FILE, INTERRUPTED, Failure, read_failure
-from potr.experiment.result import CONFIG_FILE, RESULT_FILE, RunResult, read_result
+from potr.experiment.result import CONFIG_FILE, LPIPS_NAMES, RESULT_FILE, Measured, RunResult, read_result
 
 _MISSING = "—"
 _COLUMNS = (
-    *("dataset", "run", "splats", "bytes", "ratio", "AC zeros", "PSNR before", "after", "SSIM before", "after"),
+    *("dataset", "run", "splats", "bytes", "smaller", "AC zeros", "PSNR before", "after", "SSIM before", "after"),
     *("FPS before", "after", "encode s", "decode s", "peak MB"),
 )
 
@@ -23,18 +23,22 @@ def summary(result: RunResult) -> str:
     r, before, after = result, result.before, result.after
     judged = f"judged on {len(before.views)} test views" if before.views else "no test views to judge it on"
     at = "" if r.quality is None else f" at quality {r.quality:g}"
+    basis = "" if r.input_bytes else " than 248 bytes a splat"
     bits = f"{8 * r.bytes / r.splats_after:.1f} bits a splat" if r.splats_after else "nothing left"
     rows = [
         ("", "before", "after", ""),
         ("splats", f"{r.splats_before:,}", f"{r.splats_after:,}", f"{_share(r.splats_after, r.splats_before)} kept"),
-        ("bytes", f"{r.uncompressed_bytes:,}", f"{r.bytes:,}", f"{r.ratio:.1f}x smaller, {bits}"),
+        (
+            "bytes",
+            f"{r.input_bytes or r.uncompressed_bytes:,}",
+            f"{r.bytes:,}",
+            f"{r.smaller:.1f}x smaller{basis}, {bits}",
+        ),
         ("PSNR dB", _number(before.psnr, 2), _number(after.psnr, 2), _change(before.psnr, after.psnr, 2)),
         ("SSIM", _number(before.ssim, 4), _number(after.ssim, 4), _change(before.ssim, after.ssim, 4)),
-        ("LPIPS", _number(before.lpips, 4), _number(after.lpips, 4), _change(before.lpips, after.lpips, 4)),
+        *_lpips(before, after),
         ("FPS", _number(before.fps, 1), _number(after.fps, 1), _times(before.fps, after.fps)),
     ]
-    if before.lpips is None and after.lpips is None:
-        rows.pop(5)
     width = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
         f"{r.dataset}{at}: {r.codec} codec, {r.backend} rasteriser, {judged}",
@@ -59,7 +63,7 @@ def table(results: Sequence[RunResult]) -> str:
         rows.append(
             (
                 *(r.dataset, r.folder.name, f"{r.splats_after:,} ({_share(r.splats_after, r.splats_before)})"),
-                *(f"{r.bytes:,}", f"{r.ratio:.1f}x", _percent(ac_zero_share(r))),
+                *(f"{r.bytes:,}", f"{r.smaller:.1f}x", _percent(ac_zero_share(r))),
                 *(_number(r.before.psnr, 2), _number(r.after.psnr, 2)),
                 *(_number(r.before.ssim, 4), _number(r.after.ssim, 4)),
                 *(_number(r.before.fps, 1), _number(r.after.fps, 1)),
@@ -108,6 +112,12 @@ def ac_zero_share(result: RunResult) -> float | None:
     """Share of the AC coefficients that are zero in the bitstream, as the last stage that knows it says."""
     shares = [stage["details"].get("ac_zero_share") for stage in result.stages]
     return next((share for share in reversed(shares) if share is not None), None)
+
+
+def _lpips(before: Measured, after: Measured) -> list[tuple[str, str, str, str]]:
+    """A row for each of the two measures; none where none was computed."""
+    pairs = [(label, getattr(before, name), getattr(after, name)) for name, label in LPIPS_NAMES.items()]
+    return [(label, _number(a, 4), _number(b, 4), _change(a, b, 4)) for label, a, b in pairs if (a, b) != (None, None)]
 
 
 def _target(result: RunResult) -> list[str]:

@@ -15,6 +15,8 @@ from potr.files import write_atomic
 
 SCHEMA_VERSION = 2
 RESULT_FILE, CONFIG_FILE = "result.json", "config.yaml"
+# Two measures, called wherever a person reads them by the range of the images that the network is given.
+LPIPS_NAMES = {"lpips_3dgs": "LPIPS 0..1", "lpips": "LPIPS -1..1"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class RunResult:
         codec_version: package and version of what did the compression.
         sweep: the experiment or sweep that the run was made for first.
         file: the name of the compressed scene in ``folder``.
-        bytes: of ``file``, which is everything the decoder needs; ratio is uncompressed_bytes (248 a splat) over it.
+        bytes: of ``file``, which is everything the decoder needs; ratio is uncompressed_bytes (248 a splat) over it,
+            the field's unit for tables; ``smaller`` is what a person is told of a run.
         bytes_per_section: payload bytes; "container" is what no section accounts for.
         encode_seconds: stage to seconds; a stage that ran twice is summed, and what was found in the cache counts with
             the seconds that it took when it was made.
@@ -63,6 +66,7 @@ class RunResult:
             its views, of ``file``.
         target: where the quality was searched for: what was asked and reached, each trial's quality, bytes, splats and
             seconds; for a loss also the trials' psnr_drop and the PSNR on the training views before and after, dB.
+        input_bytes: of the file that the model was read from; None in results from before it was kept.
         folder: where the run lies; not stored.
     """
 
@@ -98,6 +102,7 @@ class RunResult:
     inputs_sha256: str
     bitstream_sha256: str
     target: dict[str, Any] | None = None
+    input_bytes: int | None = None
     folder: Path = field(default=Path("."), compare=False)
     schema_version: int = SCHEMA_VERSION
 
@@ -107,10 +112,15 @@ class RunResult:
                 raise PotrError(f"result: {path} is {value}; expected a finite number, or null with a reason")
             if (
                 value is None
-                and not path.startswith(("stages.", "settings.", "parameters.", "target"))
+                and not path.startswith(("stages.", "settings.", "parameters.", "target", "input_bytes"))
                 and _pattern(path) not in self.reasons
             ):
                 raise PotrError(f"result: {path} is null without a reason")
+
+    @property
+    def smaller(self) -> float:
+        """How many times smaller than the file that was compressed; than 248 bytes a splat where that is not known."""
+        return (self.input_bytes or self.uncompressed_bytes) / self.bytes
 
 
 def without_idle_reasons(result: RunResult) -> RunResult:

@@ -17,14 +17,14 @@ from potr.experiment.tables.rate_distortion import ANCHOR, NEEDED, anchor_of, ga
 
 _MISSING = "—"
 _DATASET = ("dataset", "dataset.path", "dataset.name")  # the first column tells them
-_FIGURES = ("splats", "bytes", "ratio", "PSNR", "change", "SSIM", "FPS", "seconds")
+_FIGURES = ("splats", "bytes", "smaller", "PSNR", "change", "SSIM", "FPS", "seconds")
 
 
 def sweep_table(runs: Sequence[tuple[Sequence[str], RunResult]]) -> str:
     """Markdown, padded so that it reads as a table on a terminal too.
 
     PSNR (dB), its change, and SSIM are of the decoded model on the test views; FPS is after over before; seconds are
-    the encoder's.
+    the encoder's. Smaller: than the file that was compressed.
 
     Args:
         runs: each with what only it, or only some of the sweep, were asked for: ("quality=0.2", "prune=paper").
@@ -120,7 +120,7 @@ def _figures(r: RunResult) -> list[str]:
     return [
         f"{100 * r.splats_after / r.splats_before:.1f} %" if r.splats_before else _MISSING,
         f"{r.bytes:,}",
-        f"{r.ratio:.1f}x",
+        f"{r.smaller:.1f}x",
         _MISSING if after.psnr is None else f"{after.psnr:.2f}",
         _MISSING if change is None else f"{change:+.2f}",
         _MISSING if after.ssim is None else f"{after.ssim:.4f}",

@@ -11,16 +11,16 @@ from typing import Any
 from potr.experiment.curves import Curve, curve_label
 from potr.experiment.failure import Failure
 from potr.experiment.report import ac_zero_share
-from potr.experiment.result import CONFIG_FILE, RESULT_FILE, Measured, RunResult
+from potr.experiment.result import CONFIG_FILE, LPIPS_NAMES, RESULT_FILE, Measured, RunResult
 from potr.experiment.views import read_views
 
 # What a W&B chart puts on its x axis.
 STEPS = {"prune/*": "prune/pass"}
 METRICS = ("psnr", "ssim", "lpips", "lpips_3dgs", "fps", "slowest_fps")
-CHARTS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", "fps": "FPS"}  # of the rate-distortion curves
+CHARTS = {"psnr": "PSNR (dB)", "ssim": "SSIM", **LPIPS_NAMES, "fps": "FPS"}  # of the rate-distortion curves
 _POINT_FIGURES = (
     *("bytes", "ratio", "bits_per_splat", "splats/before", "splats/after", "splats/kept_share", "ac_zero_share"),
-    *(f"{side}/{metric}" for metric in ("psnr", "ssim", "lpips", "fps") for side in ("before", "after")),
+    *(f"{side}/{metric}" for metric in CHARTS for side in ("before", "after")),
     *("encode_seconds/total", "decode_seconds", "peak_memory_bytes"),
 )
 _PER_VIEW = ("psnr", "ssim", "lpips", "lpips_3dgs")

@@ -79,6 +79,7 @@ def load_scene(
         tuple(views[shot] for shot in train),
         tuple(views[shot] for shot in test),
         background,
+        ply.stat().st_size,
     )
 
 

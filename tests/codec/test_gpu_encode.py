@@ -52,7 +52,7 @@ def check_encode(model: SplatModel, views: Sequence[View], rasterizer: Rasterize
     assert [s.name for s in found.stages] == [s.name for s in expected.stages]
     for mine, other in zip(found.stages, expected.stages, strict=True):
         assert mine.splats_after == pytest.approx(other.splats_after, rel=0.01)
-        for key in ("mse_before", "ac_zero_share", "l2_after"):
+        for key in ("mse_before", "ac_zero_share", "ac_l2_after", "dc_l2_after"):
             if key in mine.details:
                 assert mine.details[key] == pytest.approx(other.details[key], rel=0.01), (mine.name, key)
     if not without_packing:

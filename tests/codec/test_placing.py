@@ -138,3 +138,9 @@ def test_a_ply_alone_is_encoded_and_judged_on_views_of_its_own(
     judged = evaluate(potr.decode((tmp_path / "ball.potr").read_bytes()), views.held_out, RASTERIZER)
     assert (report["judged"]["psnr_after"], report["judged"]["ssim_after"]) == (judged.psnr, judged.ssim)
     assert judged.psnr > 25
+    assert "train" not in report  # there are no photographs to tell it of
+    assert report["input_bytes"] == (tmp_path / "ball.ply").stat().st_size
+    assert cli.main([*command, "--overwrite"]) == 0
+    text = capsys.readouterr().out
+    assert "to the model's own renders,\nwhich is no quality against photographs" in text
+    assert "a model alone wants a higher --quality" in text

@@ -13,6 +13,7 @@ from PIL import Image
 
 import potr
 from potr import cli
+from potr.evaluate.targeted import mean_psnr
 from potr.splats import SplatModel
 
 ENCODE = ("encode", "{model}", "-o", "{new}", "--scene", "{scene}")
@@ -60,11 +61,34 @@ def test_encode_says_what_it_did(scene_folder: Path, tmp_path: Path, capsys: pyt
     text = succeeds(capsys, *arguments, "-o", output)
     assert text.startswith(f"{output}: {output.stat().st_size:,} bytes, ")
     assert "of 300 splats" in text
+    assert f", {model.stat().st_size / output.stat().st_size:.1f}x smaller than {model}; " in text
     report = json.loads(succeeds(capsys, *arguments, "-o", tmp_path / "b.potr", "--json"))
     assert report["bytes"] == output.stat().st_size
     assert report["splats_before"] == 300
     assert [stage["name"] for stage in report["stages"]][:2] == ["prune_early", "compact"]
     assert len(report["stages"][0]["details"]["passes"]) == 2
+    scene, raster = potr.load_scene(scene_folder), potr.select_rasterizer("cpu")
+    before, after = (mean_psnr(of, scene.train_views, raster) for of in (scene.model, potr.decode(output.read_bytes())))
+    count = len(scene.train_views)
+    assert report["train"] == {"views": count, "of": count, "psnr_before": before, "psnr_after": after}
+    said = f"\n{count} of {count} training views, which the encoder has seen: PSNR {before:.2f} to {after:.2f} dB"
+    assert said in text
+
+
+def test_psnr_of_an_encode_is_told_of_a_few_training_views(scene_folder: Path, tmp_path: Path) -> None:
+    views = potr.load_scene(scene_folder).train_views
+    asked: list[str] = []
+
+    def counted(model: SplatModel, views: Any, *_: Any) -> float:
+        asked.extend(view.name for view in views)
+        return 30.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("potr.evaluate.targeted.mean_psnr", counted)
+        patch.setattr(cli, "_TRAIN_VIEWS", 2)
+        model, output = str(scene_folder / "point_cloud.ply"), str(tmp_path / "a.potr")
+        assert cli.main(["encode", model, "-o", output, "--scene", str(scene_folder), *QUICK, "-q"]) == 0
+    assert asked == 2 * [views[0].name, views[-1].name]  # before and after on the same
 
 
 def test_quality_and_set_reach_the_codec(

@@ -91,6 +91,8 @@ def test_the_result_tells_what_is_in_the_files(finished: tuple[RunConfig, RunRes
     assert result.bytes == len(data) == sum(result.bytes_per_section.values())
     assert result.uncompressed_bytes == 248 * result.splats_before
     assert result.ratio == result.uncompressed_bytes / result.bytes
+    assert result.input_bytes == (scene_folder / "point_cloud.ply").stat().st_size
+    assert result.smaller == result.input_bytes / result.bytes
     assert (result.splats_before, result.splats_after) == (scene.model.num_splats, decoded.num_splats)
     assert (result.quality, result.codec, result.backend, result.seed) == (0.5, "default", "cpu", 0)
     raster = potr.select_rasterizer("cpu")

@@ -79,7 +79,7 @@ def test_the_summary_is_one_screen_that_says_what_happened(tmp_path: Path) -> No
     for said in (
         "garden at quality 0.5: paper codec, cpu rasteriser, judged on 2 test views",
         "2,480,000  20,000",
-        "124.0x smaller, 80.0 bits a splat",
+        "124.0x smaller than 248 bytes a splat, 80.0 bits a splat",
         "20.0 % kept",
         "-0.50",
         "1.50x",
@@ -90,6 +90,28 @@ def test_the_summary_is_one_screen_that_says_what_happened(tmp_path: Path) -> No
     ):
         assert said in text, text
     assert "LPIPS" not in text
+
+
+def test_a_run_is_so_many_times_smaller_than_the_file_that_was_compressed() -> None:
+    text = summary(a_result(input_bytes=560_000))  # 56 bytes a splat: no SH but the DC
+    assert re.search(r"bytes +560,000 +20,000 +28\.0x smaller, 80\.0 bits a splat", text)
+
+
+def test_a_result_of_before_the_file_s_size_was_kept_is_read(tmp_path: Path) -> None:
+    write_result(a_result(), tmp_path)
+    stored = json.loads((tmp_path / "result.json").read_text())
+    del stored["input_bytes"]
+    (tmp_path / "result.json").write_text(json.dumps(stored))
+    assert read_result(tmp_path).input_bytes is None
+    assert "124.0x smaller than 248 bytes a splat" in summary(read_result(tmp_path))
+
+
+def test_the_two_measures_called_lpips_have_two_names() -> None:
+    sides = [dataclasses.replace(a_result().after, lpips=x, lpips_3dgs=y) for x, y in ((0.18, 0.15), (0.2, 0.16))]
+    text = summary(a_result(before=sides[0], after=sides[1]))
+    assert re.search(r"LPIPS 0\.\.1 +0\.1500 +0\.1600 +\+0\.0100", text)
+    assert re.search(r"LPIPS -1\.\.1 +0\.1800 +0\.2000 +\+0\.0200", text)
+    assert all(line.split()[1] in ("0..1", "-1..1") for line in text.splitlines() if "LPIPS" in line)
 
 
 def test_what_is_missing_shows_as_a_dash() -> None:

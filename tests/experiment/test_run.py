@@ -79,7 +79,7 @@ def test_a_sweep_runs_every_quality_and_ends_with_a_table(
     assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), "quality=0.2,0.9") == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert lines[0].startswith("| dataset | quality | splats | bytes | ratio |")
+    assert lines[0].startswith("| dataset | quality | splats | bytes | smaller |")
     assert [line.split(" | ")[1].strip() for line in lines[2:]] == ["0.2", "0.9"]
     assert all(len(line) <= 100 for line in lines)
     assert "no BD-rate at the end: it takes 4 qualities of a codec, here are 2" in err.splitlines()[0]

@@ -136,6 +136,21 @@ def test_published_rows_are_marked_and_the_measured_are_not() -> None:
     assert "POTR (authors, fine-tuned, q=0.1) †" in text
 
 
+def test_table_i_of_the_paper_stands_beside_the_measured_rows_with_its_source() -> None:
+    document = main_table.document(runs(made(1000, 25.0, dataset="truck", suite=SUITES[1], quality=0.1)), published())
+    table = next(table for table in document.tables if table.name == "TanksAndTemples")
+    methods = [row[0].value if isinstance(row[0], Marked) else row[0] for row in table.rows]
+    place = methods.index("paper (ours)")
+    assert sorted(methods[place + 1 : place + 9]) == sorted(m for m in methods[1:] if "Table I" in m)  # beside ours
+    assert methods[0] == "3DGS (Table I of POTR)"
+    row = next(row for row in table.rows if isinstance(row[0], Marked) and row[0].value == "MesonGS (Table I of POTR)")
+    assert row[0].note == PUBLISHED_NOTE
+    assert isinstance(row[1], Marked)
+    assert "second hand" in row[1].note
+    assert row[3:8] == (22.84, 0.820, 0.211, 17_300_000, 1_163_000)
+    assert "MesonGS, fine-tuned (Table I of POTR) †" in markdown(document)
+
+
 def the_paper_s(name: str, **changes: Any) -> RunResult:
     """As if the released model had been compressed and judged on all the views."""
     known = SCENES[name]
@@ -183,7 +198,7 @@ def test_lpips_on_a_few_views_says_so() -> None:
     after = Measured(30.0, 0.9, 0.2, 0.2, 10.0, 9.0, views)
     result = made(1000, 30.0, dataset="truck", suite=SUITES[1], quality=0.1, after=after)
     document = main_table.document(runs(result), published())
-    cell = cells(document.tables[0], suite=SUITES[1])["LPIPS"]
+    cell = cells(document.tables[0], suite=SUITES[1])["LPIPS 0..1"]
     assert cell == Marked(0.2, "LPIPS on 1 of 2 test views only, evenly spaced")
     assert "0.200 (b)" in markdown(document)
     (text,) = survey.survey_files(plain_curves([result])).values()
@@ -206,7 +221,10 @@ def test_pruning_and_sparsity_read_the_stages() -> None:
         {"left": 10, "removed": 70, "undone": True, "predicted_mse_change": 1e-2, "real_mse_change": 1e-1},
         {"left": 60, "removed": 20, "undone": False, "predicted_mse_change": 1e-6, "real_mse_change": None},
     ]
-    sparse = {"ac_zero_share_before": 0.7, "ac_zero_share": 0.95, "l2_before": 5.0, "l2_after": 4.0}
+    sparse = {
+        **{"ac_zero_share_before": 0.7, "ac_zero_share": 0.95},
+        **{"ac_l2_before": 5.0, "ac_l2_after": 4.0, "dc_l2_before": 50.0, "dc_l2_after": 51.0},
+    }
     steps = (
         {"name": "prune_early", "details": {"passes": passes, "cap": 1e-9}},
         {"name": "compact", "details": sparse},
@@ -220,7 +238,11 @@ def test_pruning_and_sparsity_read_the_stages() -> None:
     assert document.figures[0].panels[1].series[0].y == (100.0, 80.0, 60.0)
     row = cells(stages.sh_sparsity(runs(result), published()).tables[0], scene="garden")
     assert [row[head] for head in ("AC zeros before [%]", "after [%]", "in the file [%]")] == [0.7, 0.95, 0.95]
-    assert row["strength"] == 0.5
+    assert (row["strength"], row["AC L2 norm before"], row["DC L2 norm before"]) == (0.5, 5.0, 50.0)
+    older = {"ac_zero_share_before": 0.7, "ac_zero_share": 0.95, "l2_before": 50.2, "l2_after": 51.2}
+    result = dataclasses.replace(result, stages=({"name": "compact", "details": older},))
+    row = cells(stages.sh_sparsity(runs(result), published()).tables[0], scene="garden")
+    assert (row["AC L2 norm before"], row["DC L2 norm before"]) == (None, None)  # one norm over both is neither
 
 
 def test_fps_before_and_after() -> None:

@@ -3,8 +3,8 @@
 const METRICS = {
   psnr: { name: "PSNR", unit: "dB", digits: 2, note: "Mean of the test views' PSNR against the photographs; higher is better." },
   ssim: { name: "SSIM", unit: "", digits: 4, note: "Mean of the test views' SSIM against the photographs; higher is better." },
-  lpips: { name: "LPIPS", unit: "", digits: 4, note: "LPIPS with input from -1 to 1, as its authors define it, mean over the views it was computed on; lower is better." },
-  lpips_3dgs: { name: "LPIPS (3DGS)", unit: "", digits: 4, note: "LPIPS with input from 0 to 1, as 3DGS's evaluation and most papers have it, mean over the views it was computed on; lower is better." },
+  lpips: { name: "LPIPS \u22121..1", unit: "", digits: 4, note: "LPIPS with input from -1 to 1, as its authors define it, mean over the views it was computed on; lower is better." },
+  lpips_3dgs: { name: "LPIPS 0..1", unit: "", digits: 4, note: "LPIPS with input from 0 to 1, as 3DGS's evaluation and most papers have it, mean over the views it was computed on; lower is better." },
   fps: { name: "FPS", unit: "1/s", digits: 1, note: "Frames per second of the decoded model, median over the test cameras, on the machine named below; higher is better." },
 };
 const DASHES = ["none", "7 4", "2 3", "10 3 2 3", "5 2"];
@@ -129,7 +129,7 @@ class Plot {
     root.append(svg("rect", { class: "edge", x: area.left, y: area.top, width: area.right - area.left, height: area.bottom - area.top }));
     const metric = METRICS[this.metric];
     text("axis", area.left, 14, metric.unit ? `${metric.name} (${metric.unit})` : metric.name);
-    text("axis end", area.right, 14, width < 420 ? "ratio" : "times smaller than uncompressed");
+    text("axis end", area.right, 14, width < 420 ? "ratio" : "times smaller than 248 bytes a splat");
     text("axis end", area.right, area.bottom + 37, "size (MB, logarithmic)");
   }
 

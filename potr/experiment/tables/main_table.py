@@ -9,9 +9,9 @@ from itertools import groupby
 from potr.codec.quality import PRESETS
 from potr.experiment.curves import Curve
 from potr.experiment.failure import Failure
-from potr.experiment.published import POST_TRAINING, UNCOMPRESSED, Published, PublishedRow
+from potr.experiment.published import POST_TRAINING, TABLE_I, UNCOMPRESSED, Published, PublishedRow
 from potr.experiment.report import Collected
-from potr.experiment.result import RunResult
+from potr.experiment.result import LPIPS_NAMES, RunResult
 from potr.experiment.tables.choose import failed, has_only, lpips_of, number_of, plain_curves, quotient
 from potr.experiment.tables.document import PUBLISHED_NOTE, Cell, Column, Document, Marked, Table, mean
 from potr.io.suites import SCENES, SUITES
@@ -20,12 +20,15 @@ QUALITY = 0.1  # of the paper's examples
 MEASURED = "measured"
 _NAMESAKE = "shares a name with a scene of the paper, but not its released model, its views or their size"
 _FIGURES = (
-    *(Column("PSNR", "dB", ".2f"), Column("SSIM", spec=".3f"), Column("LPIPS", spec=".3f")),
+    *(Column("PSNR", "dB", ".2f"), Column("SSIM", spec=".3f"), Column(LPIPS_NAMES["lpips_3dgs"], spec=".3f")),
     *(Column("size", "MB", ",.2f", 1e-6, "size [bytes]"), Column("splats", spec=",.0f")),
     *(Column("ratio", spec=".1f"), Column("FPS", "x", ".2f", raw="FPS after / before")),
 )
-_LPIPS = "LPIPS: VGG, input 0..1, as 3DGS's evaluation has it"
-_RATIO = "Ratio: to 248 bytes a splat of the model that was compressed; FPS: after over before, same machine and views"
+_LPIPS = "LPIPS 0..1: VGG, images in 0..1, as 3DGS's evaluation has it"
+_RATIO = (
+    "Ratio: of 248 bytes a splat of the model that was compressed to the file's size; FPS: after over before, same "
+    "machine and views"
+)
 
 
 def document(collected: Collected, published: Published) -> Document:
@@ -145,7 +148,9 @@ def _published_figures(row: PublishedRow) -> tuple[Cell, ...]:
 
 
 def _kind(row: PublishedRow) -> Cell:
-    return Marked(row.starts_from, f"the survey's comment: {row.comment}") if row.comment else row.starts_from
+    if not row.comment:
+        return row.starts_from
+    return Marked(row.starts_from, row.comment if row.comment == TABLE_I else f"the survey's comment: {row.comment}")
 
 
 def _before(r: RunResult) -> Cell:
@@ -157,8 +162,9 @@ def _by_label(several: Sequence[Curve]) -> list[tuple[str, list[Curve]]]:
     return [(label, [c for c in several if c.label == label]) for label in labels]
 
 
-def _by_method(row: PublishedRow) -> tuple[str, int]:
-    return row.method.lower(), row.bytes or 0
+def _by_method(row: PublishedRow) -> tuple[bool, str, int]:
+    """The paper's own table first, next to what was measured."""
+    return row.comment != TABLE_I, row.method.lower(), row.bytes or 0
 
 
 def _concerns(failure: Failure) -> bool:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from potr.experiment.curves import Curve
 from potr.experiment.published import Published
 from potr.experiment.report import Collected
-from potr.experiment.result import RunResult
+from potr.experiment.result import LPIPS_NAMES, RunResult
 from potr.experiment.tables.choose import by_scene, difference, failed, has_only, lpips_of, plain_curves
 from potr.experiment.tables.document import Cell, Column, Document, Marked, Table
 from potr.experiment.tables.rate_distortion import anchor_of, bd_table, points, scene_figure
@@ -56,12 +56,13 @@ def _table(chosen: Sequence[Curve]) -> Table:
         *(Column("scene"), Column("codec"), Column("version"), Column("quality", spec="g")),
         *(Column("size", "MB", ".3f", 1e-6, "size [bytes]"), Column("ratio", spec=".1f")),
         *(Column("PSNR", "dB", ".2f"), Column("change", "dB", "+.2f"), Column("SSIM", spec=".4f")),
-        *(Column("LPIPS", spec=".4f"), Column("splats", spec=",d"), Column("encode", "s", ".1f")),
+        *(Column(LPIPS_NAMES["lpips_3dgs"], spec=".4f"), Column("splats", spec=",d"), Column("encode", "s", ".1f")),
         *(Column("decode", "s", ".2f"), Column(f"over {OURS}", "x", ".2f", raw=f"bytes over {OURS} at equal PSNR")),
     )
     notes = (
+        "Ratio: of 248 bytes a splat of the model that was compressed to the file's size",
         f"Over {OURS}: bytes as a multiple of what codec={OURS} takes for the same PSNR, interpolated between its runs",
-        "LPIPS: VGG, input 0..1, as 3DGS's evaluation has it",
+        "LPIPS 0..1: VGG, images in 0..1, as 3DGS's evaluation has it",
     )
     return Table("runs", "Every run", columns, tuple(rows), notes)
 

@@ -11,7 +11,7 @@ from potr.evaluate.rate import bd_psnr, bd_rate
 from potr.experiment.curves import PUBLISHED, Curve, Style
 from potr.experiment.published import UNCOMPRESSED, Published, PublishedRow
 from potr.experiment.report import Collected, ac_zero_share
-from potr.experiment.result import Measured, RunResult
+from potr.experiment.result import LPIPS_NAMES, Measured, RunResult
 from potr.experiment.tables.choose import by_scene, difference, failed, has_only, lpips_of, number_of, plain_curves
 from potr.experiment.tables.document import Cell, Column, Document, Figure, Marked, Panel, Series, Table
 
@@ -138,12 +138,12 @@ def points_table(chosen: Sequence[Curve]) -> Table:
             *(Column("size", "MB", ".3f", 1e-6, "size [bytes]"), Column("ratio", spec=".1f")),
             *(Column("splats kept", "%", ".1f", 100, "share of splats kept"), Column("bits/splat", spec=".1f")),
             *(Column("PSNR", "dB", ".2f"), Column("change", "dB", "+.2f"), Column("SSIM", spec=".4f")),
-            *(Column("LPIPS", spec=".4f"), Column("AC zeros", "%", ".1f", 100, "share of AC zeros")),
+            *(Column(LPIPS_NAMES["lpips_3dgs"], spec=".4f"), Column("AC zeros", "%", ".1f", 100, "share of AC zeros")),
         ),
         tuple((curve.scene, curve.label, *_figures(r)) for curve in chosen for r in curve.points),
         (
-            "LPIPS: VGG, input 0..1, as 3DGS's evaluation has it",
-            "Ratio: to 248 bytes a splat. Change: of the PSNR, to the model that was compressed",
+            "LPIPS 0..1: VGG, images in 0..1, as 3DGS's evaluation has it",
+            "Ratio: of 248 bytes a splat to the file's size. Change: of the PSNR, to the model that was compressed",
         ),
     )
 

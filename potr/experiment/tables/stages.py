@@ -116,19 +116,24 @@ def _sparsity_table(chosen: Sequence[Curve]) -> Table:
         Column("AC zeros before", "%", ".2f", 100, "share of AC zeros before compaction"),
         Column("after", "%", ".2f", 100, "share of AC zeros after compaction"),
         Column("in the file", "%", ".2f", 100, "share of AC zeros in the file"),
-        *(Column("L2 norm before", spec=".1f"), Column("after", spec=".1f", raw="L2 norm after")),
+        *(Column("AC L2 norm before", spec=".1f"), Column("after", spec=".1f", raw="AC L2 norm after")),
+        *(Column("DC L2 norm before", spec=".1f"), Column("after", spec=".1f", raw="DC L2 norm after")),
         Column("AC bytes", "%", ".1f", 100, "share of the file's bytes in AC sections"),
         *(Column("size", "MB", ".3f", 1e-6, "size [bytes]"), Column("PSNR", "dB", ".2f")),
     )
     rows = tuple((c.scene, run_label(r, c), *_sparsity_figures(r)) for c in chosen for r in c.points)
-    return Table("runs", "AC coefficients that are zero", columns, rows)
+    note = (
+        "L2 norms: of all coefficients of a band together, in luma and chroma; — in runs of before they were kept apart"
+    )
+    return Table("runs", "AC coefficients that are zero", columns, rows, (note,))
 
 
 def _sparsity_figures(r: RunResult) -> tuple[Cell, ...]:
     ac_bytes = sum(size for name, size in r.bytes_per_section.items() if name.startswith("sh_ac"))
     return (
         *(_strength(r), detail(r, "compact", "ac_zero_share_before"), detail(r, "compact", "ac_zero_share")),
-        *(ac_zero_share(r), detail(r, "compact", "l2_before"), detail(r, "compact", "l2_after")),
+        ac_zero_share(r),
+        *(detail(r, "compact", f"{band}_l2_{when}") for band in ("ac", "dc") for when in ("before", "after")),
         *(ac_bytes / r.bytes, r.bytes, r.after.psnr),
     )
 
