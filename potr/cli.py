@@ -15,6 +15,7 @@ from typing import Any
 
 import potr
 from potr.errors import ConfigError, PotrError
+from potr.threads import MAX_THREADS, THREADS_VARIABLE, available_threads
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from potr.experiment import console  # after parsing: --help needs neither torch nor rich
 
-        if getattr(args, "threads", None) is not None:
+        if hasattr(args, "threads"):
             import torch
 
-            torch.set_num_threads(args.threads)
+            torch.set_num_threads(args.threads or min(available_threads(), torch.get_num_threads()))
         with console.screen(args.verbose - args.quiet) as args.progress:
             text = args.command(args)
     except PotrError as error:
@@ -322,6 +323,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _threads(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MAX_THREADS}, got '{text}'")
+    return int(text)
+
+
 def _megabytes(text: str) -> float:
     try:
         value = float(text)
@@ -416,7 +423,7 @@ def _common(
         add("--background", metavar="COLOR", help="black, white or #rrggbb (the scene's own)")
     if backend:
         add("--backend", default="auto", metavar="NAME", help="auto, cuda, cpu or reference (auto)")
-        add("--threads", type=_positive, metavar="N", help="CPU threads (every core)")
+        add("--threads", type=_threads, metavar="N", help=f"CPU threads ({THREADS_VARIABLE}, else every core granted)")
     if overwrite:
         add("--overwrite", action="store_true", help="replace an output that exists")
     add("--json", action="store_true", help="the answer as JSON")

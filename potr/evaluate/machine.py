@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from potr.rasterizer.select import available_threads
+from potr.threads import available_cores
 
 _PROC = Path("/proc/self")
 
@@ -36,7 +36,7 @@ def describe_machine() -> Machine:
     return Machine(
         cpu=_cpu_name(),
         architecture=platform.machine(),
-        cores=available_threads(),
+        cores=available_cores(),
         threads=torch.get_num_threads(),
         memory_bytes=_memory_bytes(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -19,7 +19,7 @@ from typing import Any
 from potr.experiment.job import Job, Outcome, attempt, attempt_elsewhere, died
 from potr.experiment.launcher import LauncherConfig
 from potr.experiment.lock import Busy
-from potr.rasterizer.select import available_threads
+from potr.threads import available_cores, available_threads
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _local(jobs: Sequence[Job], launcher: LauncherConfig, outputs: Path) -> Done
 def _joblib(jobs: Sequence[Job], launcher: LauncherConfig, outputs: Path) -> Done:
     """Several processes. One that dies ends its whole pool; the runs it was doing then go on one by one."""
     at_once = launcher.jobs or 1
-    threads = max(1, available_threads() // at_once)
+    threads = max(1, min(available_threads(), available_cores() // at_once))
     left = [replace(job, threads=threads) for job in jobs]
     while left:
         begun: list[Job] = []
@@ -102,7 +102,7 @@ def _named_attempt(job: Job) -> tuple[Job, Outcome]:
 def _submitit_local(jobs: Sequence[Job], launcher: LauncherConfig, outputs: Path) -> Done:
     """What SLURM would do, in processes of this machine."""
     at_once = launcher.jobs or 1
-    cpus = launcher.cpus or max(1, available_threads() // at_once)
+    cpus = launcher.cpus or max(1, min(available_threads(), available_cores() // at_once))
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(cpus)))  # the jobs' processes inherit them
     try:

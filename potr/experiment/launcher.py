@@ -9,6 +9,7 @@ from typing import Any
 
 from potr.errors import BackendUnavailable, ConfigError
 from potr.experiment.overrides import unknown
+from potr.threads import MAX_THREADS
 
 # Launcher to the settings it takes.
 LAUNCHERS: dict[str, tuple[str, ...]] = {
@@ -66,6 +67,8 @@ class LauncherConfig:
             low = 0 if f.name in ("gpus", "requeues") else 1
             if isinstance(value, int) and value < low:
                 raise ConfigError(f"launcher.{f.name}: expected a whole number of at least {low}, got {value}")
+            if f.name == "cpus" and value > MAX_THREADS:
+                raise ConfigError(f"launcher.cpus: expected at most {MAX_THREADS}, got {value}")
 
 
 def require(launcher: LauncherConfig) -> None:

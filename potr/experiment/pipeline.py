@@ -49,6 +49,7 @@ from potr.rasterizer.base import Rasterizer
 from potr.rasterizer.select import select
 from potr.scene import Scene
 from potr.splats import UNCOMPRESSED_BYTES_PER_SPLAT, SplatModel
+from potr.threads import available_threads
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def run(config: RunConfig, *, progress: Progress = silent, wait: bool = True) ->
             another configuration.
     """
     codec = coder(config)  # refuse what is out of range or not installed before minutes of work
-    with locked(run_folder(config), wait=wait), _torch_threads(config.threads):
+    with locked(run_folder(config), wait=wait), _torch_threads(ranks.own_threads(config.threads)):
         return _run(config, codec, progress)
 
 
@@ -139,7 +140,7 @@ def _compress_and_measure(
     config: RunConfig, codec: Coder, scene: Scene, folder: Path, run_identity: Identity, progress: Progress
 ) -> RunResult:
     cache = Path(config.outputs) / CACHE
-    rasterizer = select(config.backend.name, threads=config.threads, options=config.backend.options)
+    rasterizer = select(config.backend.name, threads=ranks.own_threads(config.threads), options=config.backend.options)
     scene = replace(scene, model=scene.model.to(rasterizer.device))
     jury = judge(scene.test_views, scene.background, rasterizer, config.evaluate)
     known = cache / "before" if config.cache else None
@@ -288,8 +289,7 @@ def _seconds_per_stage(stages: Sequence[StageReport]) -> dict[str, float]:
 def _torch_threads(count: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     try:
-        if count is not None:
-            torch.set_num_threads(count)
+        torch.set_num_threads(min(available_threads(), before) if count is None else count)
         yield
     finally:
         torch.set_num_threads(before)

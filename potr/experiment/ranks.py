@@ -18,8 +18,9 @@ import torch
 from potr.errors import RanksLost
 from potr.rasterizer.base import Rasterizer
 from potr.rasterizer.ranks import MAIN, TorchRanks, expected, local_share
-from potr.rasterizer.select import available_threads, select
+from potr.rasterizer.select import select
 from potr.rasterizer.sharded import ShardedRasterizer, dismiss, serve
+from potr.threads import available_cores
 
 _LOST = 2  # exit code
 
@@ -43,7 +44,7 @@ def lead(work: Callable[[], None]) -> None:
     except RanksLost as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(_LOST)
-    torch.set_num_threads(available_threads())  # torchrun says 1; the others rest while torch works here
+    torch.set_num_threads(available_cores())  # torchrun says 1; the others rest while torch works here
     code: str | int | None = None
     try:
         work()
@@ -74,6 +75,11 @@ def count() -> int:
     return 1 if _ranks is None else _ranks.size
 
 
+def own_threads(threads: int | None) -> int | None:
+    """What rank 0 works with by itself: all cores while the others rest, for torchrun sets OMP_NUM_THREADS to 1."""
+    return available_cores() if threads is None and _ranks is not None else threads
+
+
 def shared(rasterizer: Rasterizer, threads: int | None, options: Mapping[str, Any] | None = None) -> Rasterizer:
     """A backend like ``rasterizer`` whose statistics come from all ranks; itself where this process is alone.
 
@@ -88,14 +94,14 @@ def shared(rasterizer: Rasterizer, threads: int | None, options: Mapping[str, An
 
 
 def _backend(name: str, threads: int | None, options: Mapping[str, Any] | None) -> Rasterizer:
-    share = local_share(available_threads()) if threads is None else threads
+    share = local_share(available_cores()) if threads is None else threads
     return select(name, threads=share, options=options)
 
 
 def _help() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 decides what an interruption means
     logging.getLogger("potr").addHandler(logging.NullHandler())
-    torch.set_num_threads(local_share(available_threads()))
+    torch.set_num_threads(local_share(available_cores()))
     try:
         ranks = TorchRanks()
         serve(ranks)

@@ -30,6 +30,7 @@ from potr.io.released import DEFAULT_DATA, DEFAULT_MODELS
 from potr.io.suites import SUITES, suite_scene
 from potr.peers import PEERS, peer_class
 from potr.rasterizer.select import BACKENDS
+from potr.threads import checked_threads
 
 KINDS = ("demo", "folder", "suite")
 LPIPS_NETWORKS = ("none", *(network.value for network in Network))
@@ -227,7 +228,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.quality) and 0 < self.quality <= 1):
             raise ConfigError(f"quality: expected a number in (0, 1], got {self.quality}")
-        _at_least("threads", self.threads, 1)
+        if self.threads is not None:
+            checked_threads(self.threads)
         _at_least("seed", self.seed, 0)
         if self.entropy is not None:
             _one_of("entropy", self.entropy, tuple(member.value for member in Entropy))

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rasterize.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+
+#include "thread_pool.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -37,8 +37,17 @@ class FlushDenormals {
 };
 
 constexpr int64_t kProjectChunk = 64;   // blocks of a projection task
+constexpr int64_t kSplatGrain = 2048;   // splats that a thread takes at once
 constexpr int kRadixBits = 11;
 constexpr int kRadix = 1 << kRadixBits;
+
+// body(i) for every i in [0, count), on at most `threads` threads, which take `grain` of them at once.
+template <class Body>
+void parallel_for(int64_t count, int64_t grain, int threads, const Body& body) {
+  ThreadPool::run(count, grain, threads, [&](int64_t first, int64_t last, int) {
+    for (int64_t i = first; i < last; ++i) body(i);
+  });
+}
 
 uint32_t tiles_of(const TileRectangle& r) { return (uint32_t)(r.x1 - r.x0) * (r.y1 - r.y0); }
 
@@ -68,8 +77,7 @@ Model::Model(const ModelArrays& m, int threads) {
   const int64_t rows = kGeometryRows + 3 * coefficients;
   const int64_t num_blocks = (m.num_splats + kBlock - 1) / kBlock;
   float* blocks = blocks_.reserve(std::max<int64_t>(num_blocks * rows * kBlock, 1));
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t block = 0; block < num_blocks; ++block) {
+  parallel_for(num_blocks, kSplatGrain / kBlock, threads, [&](int64_t block) {
     float* out = blocks + block * rows * kBlock;
     std::memset(out, 0, rows * kBlock * sizeof(float));
     for (int l = 0; l < kBlock; ++l) {
@@ -91,7 +99,7 @@ Model::Model(const ModelArrays& m, int threads) {
       const float* ac = m.sh_ac + i * 3 * (coefficients - 1);
       for (int k = 0; k < 3 * (coefficients - 1); ++k) out[(kGeometryRows + 3 + k) * kBlock + l] = ac[k];
     }
-  }
+  });
   layout_ = {blocks, rows, m.num_splats, num_blocks, m.sh_degree};
 }
 
@@ -105,11 +113,10 @@ void Rasterizer::project(const Model& model, const Camera& camera) {
   uint32_t* keys = keys_swap_.reserve(padded);
   uint32_t* indices = indices_swap_.reserve(padded);
   int64_t* begin = chunk_begin_.reserve(num_chunks + 1);
-#pragma omp parallel for num_threads(threads_) schedule(dynamic, 4)
-  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
+  parallel_for(num_chunks, 4, threads_, [&](int64_t chunk) {
     const int64_t first = chunk * kProjectChunk, last = std::min(first + kProjectChunk, layout.num_blocks);
     begin[chunk] = kernels_.project(task, first, last, keys + first * kBlock, indices + first * kBlock);
-  }
+  });
   num_visible_ = 0;
   for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
     const int64_t count = begin[chunk];
@@ -120,13 +127,12 @@ void Rasterizer::project(const Model& model, const Camera& camera) {
   keys_.reserve(padded);
   indices_.reserve(padded);
   unsorted_.reserve(padded);
-#pragma omp parallel for num_threads(threads_) schedule(static)
-  for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
+  parallel_for(num_chunks, 32, threads_, [&](int64_t chunk) {
     const int64_t from = chunk * kProjectChunk * kBlock, to = begin[chunk], count = begin[chunk + 1] - to;
     std::copy_n(keys + from, count, keys_.data() + to);
     std::copy_n(indices + from, count, indices_.data() + to);
     std::copy_n(indices + from, count, unsorted_.data() + to);
-  }
+  });
 }
 
 // Stable radix sort of the visible splats by the bits of their depth, 3 x 11 bits.
@@ -146,17 +152,16 @@ void Rasterizer::sort_by_depth() {
   }
 }
 
-// Distributes the sorted splats over the tiles they touch; within a tile they stay sorted. Each thread takes a stretch of
-// the order: all count, the counts become positions, all write.
+// Distributes the sorted splats over the tiles they touch; within a tile they stay sorted. The order is cut into as
+// many chunks as there are threads: all count, the counts become positions, all write.
 void Rasterizer::bin(bool slots) {
   const int64_t num_tiles = (int64_t)tiles_x_ * tiles_y_;
   const int64_t stride = tiles_x_ + 1, corners = stride * (tiles_y_ + 1);
-  const int64_t chunks = threads_;
+  const int64_t chunks = std::clamp<int64_t>(num_visible_ / kSplatGrain, 1, threads_);
   int64_t* positions = positions_.reserve(chunks * corners);
   int64_t* tile_begin = tile_begin_.reserve(num_tiles + 1);
   const auto first_of = [&](int64_t chunk) { return num_visible_ * chunk / chunks; };
-#pragma omp parallel for num_threads(threads_) schedule(static, 1)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  parallel_for(chunks, 1, threads_, [&](int64_t chunk) {
     // A rectangle is counted at its four corners; summing along rows and columns gives the count of every tile.
     int64_t* count = positions + chunk * corners;
     std::fill_n(count, corners, 0);
@@ -174,7 +179,7 @@ void Rasterizer::bin(bool slots) {
         count[y * stride + x] = along_row + (y > 0 ? count[(y - 1) * stride + x] : 0);
       }
     }
-  }
+  });
   int64_t total = 0;
   longest_tile_ = 0;
   for (int64_t tile = 0; tile < num_tiles; ++tile) {
@@ -189,8 +194,7 @@ void Rasterizer::bin(bool slots) {
   if (total > std::numeric_limits<uint32_t>::max()) throw std::length_error("more than 2^32 (splat, tile) pairs");
   uint32_t* entries = entries_.reserve(total);
   if (slots) slot_begin_.reserve(chunks);
-#pragma omp parallel for num_threads(threads_) schedule(static, 1)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  parallel_for(chunks, 1, threads_, [&](int64_t chunk) {
     int64_t* position = positions + chunk * corners;
     for (int64_t i = first_of(chunk); i < first_of(chunk + 1); ++i) {
       const uint32_t index = indices_[i];
@@ -198,22 +202,21 @@ void Rasterizer::bin(bool slots) {
       for (int64_t y = r.y0; y < r.y1; ++y)
         for (int64_t x = r.x0; x < r.x1; ++x) entries[position[y * stride + x]++] = index;
     }
-    if (!slots) continue;
+    if (!slots) return;
     uint32_t count = 0;
     for (int64_t v = first_of(chunk); v < first_of(chunk + 1); ++v) count += tiles_of(rectangles_[unsorted_[v]]);
     slot_begin_[chunk] = count;
-  }
+  });
   if (!slots) return;
   uint32_t begin = 0;
   for (int64_t chunk = 0; chunk < chunks; ++chunk) begin += std::exchange(slot_begin_[chunk], begin);
-#pragma omp parallel for num_threads(threads_) schedule(static, 1)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  parallel_for(chunks, 1, threads_, [&](int64_t chunk) {
     uint32_t slot = slot_begin_[chunk];
     for (int64_t v = first_of(chunk); v < first_of(chunk + 1); ++v) {
       splats_[unsorted_[v]].first_slot = slot;
       slot += tiles_of(rectangles_[unsorted_[v]]);
     }
-  }
+  });
 }
 
 void Rasterizer::prepare(const Model& model, const Camera& camera, bool slots) {
@@ -229,29 +232,43 @@ void Rasterizer::prepare(const Model& model, const Camera& camera, bool slots) {
   timings_ = {t1 - t0, t2 - t1, now() - t2, 0, 0};
 }
 
+// A tile's tape is as long as its list, so without a bound tapes would take threads x the longest. Where that is more
+// than tape_bytes_, tiles that need more than a thread's share come last, on as few threads as it allows: at least one.
 template <class TileFunction>
 void Rasterizer::for_each_tile(const TileTask& common, bool tape, TileFunction function) {
   const double t0 = now();
-  if (tape) {
-    if ((int64_t)tapes_.size() < threads_) tapes_.resize(threads_);
-    for (auto& buffer : tapes_) buffer.reserve(std::max<int64_t>(longest_tile_ * kernels_.tape_bytes_per_entry, 64));
-  }
+  const auto tape_bytes = [&](int64_t entries) { return std::max<int64_t>(entries * kernels_.tape_bytes_per_entry, 64); };
+  const auto on_tiles = [&](int64_t count, int threads, int64_t bytes, const auto& tile_of) {
+    if (tape && (int64_t)tapes_.size() < threads) tapes_.resize(threads);
+    ThreadPool::run(count, 1, threads, [&](int64_t first, int64_t last, int worker) {
+      const FlushDenormals flush;
+      TileTask task = common;
+      task.splats = splats_.data();
+      task.slots = slots_.data();
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t tile = tile_of(i);
+        task.tile_x = (int)(tile % tiles_x_);
+        task.tile_y = (int)(tile / tiles_x_);
+        task.entries = entries_.data() + tile_begin_[tile];
+        task.num_entries = tile_begin_[tile + 1] - tile_begin_[tile];
+        if (tape) task.tape = tapes_[worker].reserve(bytes);
+        function(tile, task);
+      }
+    });
+  };
   const int64_t num_tiles = (int64_t)tiles_x_ * tiles_y_;
-#pragma omp parallel num_threads(threads_)
-  {
-    const FlushDenormals flush;
-    TileTask task = common;
-    task.splats = splats_.data();
-    task.slots = slots_.data();
-    task.tape = tape ? tapes_[omp_get_thread_num()].data() : nullptr;
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t tile = 0; tile < num_tiles; ++tile) {
-      task.tile_x = (int)(tile % tiles_x_);
-      task.tile_y = (int)(tile / tiles_x_);
-      task.entries = entries_.data() + tile_begin_[tile];
-      task.num_entries = tile_begin_[tile + 1] - tile_begin_[tile];
-      function(tile, task);
-    }
+  const int64_t longest = tape_bytes(longest_tile_), share = tape_bytes_ / threads_;
+  if (!tape || longest <= share) {
+    on_tiles(num_tiles, threads_, longest, [](int64_t i) { return i; });
+  } else {
+    std::vector<int64_t> shorter, longer;
+    for (int64_t tile = 0; tile < num_tiles; ++tile)
+      (tape_bytes(tile_begin_[tile + 1] - tile_begin_[tile]) <= share ? shorter : longer).push_back(tile);
+    on_tiles(shorter.size(), threads_, share, [&](int64_t i) { return shorter[i]; });
+    tapes_.clear();
+    const int few = (int)std::clamp<int64_t>(tape_bytes_ / longest, 1, threads_);
+    on_tiles(longer.size(), few, longest, [&](int64_t i) { return longer[i]; });
+    tapes_.clear();
   }
   timings_.blend = now() - t0;
 }
@@ -269,6 +286,7 @@ TileTask make_task(const Camera& camera, const float background[3], float transm
 
 void Rasterizer::render(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                         float* image) {
+  const std::lock_guard lock(mutex_);
   prepare(model, camera, false);
   TileTask common = make_task(camera, background, transmittance_min);
   common.image = image;
@@ -277,6 +295,7 @@ void Rasterizer::render(const Model& model, const Camera& camera, const float ba
 
 double Rasterizer::removal(const Model& model, const Camera& camera, const float background[3],
                            float transmittance_min, const float* photo, const RemovalSums& sums) {
+  const std::lock_guard lock(mutex_);
   prepare(model, camera, true);
   TileTask common = make_task(camera, background, transmittance_min);
   common.photo = photo;
@@ -286,8 +305,7 @@ double Rasterizer::removal(const Model& model, const Camera& camera, const float
   for_each_tile(common, true, [&](int64_t tile, const TileTask& task) { tile_sse_[tile] = kernels_.removal_tile(task); });
 
   const double t0 = now();
-#pragma omp parallel for num_threads(threads_) schedule(static)
-  for (int64_t v = 0; v < num_visible_; ++v) {
+  parallel_for(num_visible_, kSplatGrain, threads_, [&](int64_t v) {
     const int64_t i = unsorted_[v];
     const Splat& s = splats_[i];
     const int64_t count = tiles_of(s.tiles);
@@ -304,7 +322,7 @@ double Rasterizer::removal(const Model& model, const Camera& camera, const float
     sums.contribution[i] += total[2];
     sums.peak[i] = std::max(sums.peak[i], peak);
     sums.pixels[i] += (int64_t)pixels;
-  }
+  });
   double sse = 0;
   for (int64_t tile = 0; tile < num_tiles; ++tile) sse += tile_sse_[tile];
   timings_.gather = now() - t0;
@@ -312,6 +330,7 @@ double Rasterizer::removal(const Model& model, const Camera& camera, const float
 }
 
 void Rasterizer::begin_color(const Model& model) {
+  const std::lock_guard lock(mutex_);
   const int64_t n = model.layout().num_splats;
   samples_.reserve(n * kColorBatch);
   std::fill_n(num_samples_.reserve(n), n, 0);
@@ -319,22 +338,27 @@ void Rasterizer::begin_color(const Model& model) {
   sampled_views_ = 0;
 }
 
-// A splat's Hessian is 136 floats: touching it once per kColorBatch views, not per view, is what makes this fast.
 void Rasterizer::finish_color(const Model& model, const ColorSums& sums) {
+  const std::lock_guard lock(mutex_);
+  add_samples(model, sums);
+}
+
+// A splat's Hessian is 136 floats: touching it once per kColorBatch views, not per view, is what makes this fast.
+void Rasterizer::add_samples(const Model& model, const ColorSums& sums) {
   if (sampled_splats_ != model.layout().num_splats) throw std::logic_error("begin_color was not called for this model");
   const int degree = model.layout().sh_degree, K = (degree + 1) * (degree + 1);
-#pragma omp parallel for num_threads(threads_) schedule(static)
-  for (int64_t i = 0; i < model.layout().num_splats; ++i) {
-    if (num_samples_[i] == 0) continue;
+  parallel_for(model.layout().num_splats, kSplatGrain, threads_, [&](int64_t i) {
+    if (num_samples_[i] == 0) return;
     kernels_.add_color_samples(&samples_[i * kColorBatch], num_samples_[i], degree,
                                sums.hessian + i * (K * (K + 1) / 2), sums.gradient + i * K * 3);
     num_samples_[i] = 0;
-  }
+  });
   sampled_views_ = 0;
 }
 
 double Rasterizer::color(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                          const float* photo, const ColorSums& sums) {
+  const std::lock_guard lock(mutex_);
   if (sampled_splats_ != model.layout().num_splats) throw std::logic_error("begin_color was not called for this model");
   prepare(model, camera, true);
   TileTask common = make_task(camera, background, transmittance_min);
@@ -346,17 +370,16 @@ double Rasterizer::color(const Model& model, const Camera& camera, const float b
 
   const double t0 = now();
   const ModelLayout& layout = model.layout();
-#pragma omp parallel for num_threads(threads_) schedule(static)
-  for (int64_t v = 0; v < num_visible_; ++v) {
+  parallel_for(num_visible_, kSplatGrain, threads_, [&](int64_t v) {
     const int64_t i = unsorted_[v];
     const Splat& s = splats_[i];
-    if (s.clamped == 7) continue;
+    if (s.clamped == 7) return;
     const int64_t count = tiles_of(s.tiles);
     const float* slot = slots_.data() + (int64_t)s.first_slot * kColorSlot;
     double total[kColorSlot] = {};
     for (int64_t t = 0; t < count; ++t, slot += kColorSlot)
       for (int j = 0; j < kColorSlot; ++j) total[j] += slot[j];
-    if (!(total[0] > 0)) continue;
+    if (!(total[0] > 0)) return;
     sums.weight[i] += total[0];
     sums.contribution[i] += total[4];
     sums.seen_views[i] += 1;
@@ -374,8 +397,8 @@ double Rasterizer::color(const Model& model, const Camera& camera, const float b
       sample.direction[c] = d[c] * inverse;
       sample.gradient[c] = s.clamped >> c & 1 ? 0.0f : (float)total[1 + c];
     }
-  }
-  if (++sampled_views_ == kColorBatch) finish_color(model, sums);
+  });
+  if (++sampled_views_ == kColorBatch) add_samples(model, sums);
   double sse = 0;
   for (int64_t tile = 0; tile < num_tiles; ++tile) sse += tile_sse_[tile];
   timings_.gather = now() - t0;
@@ -384,6 +407,7 @@ double Rasterizer::color(const Model& model, const Camera& camera, const float b
 
 double Rasterizer::geometry(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                             const float* photo, const GeometrySums& sums) {
+  const std::lock_guard lock(mutex_);
   prepare(model, camera, true);
   TileTask common = make_task(camera, background, transmittance_min);
   common.photo = photo;
@@ -394,8 +418,7 @@ double Rasterizer::geometry(const Model& model, const Camera& camera, const floa
 
   const double t0 = now();
   const ModelLayout& layout = model.layout();
-#pragma omp parallel for num_threads(threads_) schedule(static)
-  for (int64_t v = 0; v < num_visible_; ++v) {
+  parallel_for(num_visible_, kSplatGrain, threads_, [&](int64_t v) {
     const int64_t i = unsorted_[v];
     const Splat& s = splats_[i];
     const int64_t count = tiles_of(s.tiles);
@@ -403,7 +426,7 @@ double Rasterizer::geometry(const Model& model, const Camera& camera, const floa
     double total[kGeometrySlot] = {};
     for (int64_t t = 0; t < count; ++t, slot += kGeometrySlot)
       for (int j = 0; j < kGeometrySlot; ++j) total[j] += slot[j];
-    if (!(total[kGeometryGradients] > 0)) continue;
+    if (!(total[kGeometryGradients] > 0)) return;
 
     const float* rows = layout.blocks + i / kBlock * layout.rows * kBlock + i % kBlock;
     float mean[3], axes[9];
@@ -422,7 +445,7 @@ double Rasterizer::geometry(const Model& model, const Camera& camera, const floa
       gradient[a] += (float)geometry_dot(responses[a], total);
       for (int b = 0; b <= a; ++b) *hessian++ += (float)geometry_dot(product, responses[b]);
     }
-  }
+  });
   double sse = 0;
   for (int64_t tile = 0; tile < num_tiles; ++tile) sse += tile_sse_[tile];
   timings_.gather = now() - t0;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <mutex>
 #include <new>
 #include <string>
 #include <utility>
@@ -99,17 +100,20 @@ struct GeometrySums {
   float* gradient;  // [N, 10]
 };
 
+// Working memory is reused from view to view: calls from several threads come one after the other.
 class Rasterizer {
  public:
-  Rasterizer(const Kernels& kernels, int threads) : kernels_(kernels), threads_(threads) {}
+  // tape_bytes: the most that the threads' tapes may take together, where one tile's tape does not take more.
+  Rasterizer(const Kernels& kernels, int threads, int64_t tape_bytes)
+      : kernels_(kernels), threads_(threads), tape_bytes_(tape_bytes) {}
 
   void render(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
               float* image);
   // Both return the view's squared error.
   double removal(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                  const float* photo, const RemovalSums& sums);
-  // color is called between begin_color and finish_color, with the same model and sums throughout; the Hessian and the
-  // gradient lack the last views until then.
+  // color is called between begin_color and finish_color, with the same model and sums throughout and by one thread; the
+  // Hessian and the gradient lack the last views until then.
   void begin_color(const Model& model);
   void finish_color(const Model& model, const ColorSums& sums);
   double color(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
@@ -118,19 +122,28 @@ class Rasterizer {
   double geometry(const Model& model, const Camera& camera, const float background[3], float transmittance_min,
                   const float* photo, const GeometrySums& sums);
 
-  const Timings& timings() const { return timings_; }
-  int64_t num_entries() const { return num_entries_; }
+  Timings timings() const {
+    const std::lock_guard lock(mutex_);
+    return timings_;
+  }
+  int64_t num_entries() const {
+    const std::lock_guard lock(mutex_);
+    return num_entries_;
+  }
 
  private:
   void prepare(const Model& model, const Camera& camera, bool slots);
   void project(const Model& model, const Camera& camera);
   void sort_by_depth();
   void bin(bool slots);
+  void add_samples(const Model& model, const ColorSums& sums);
   template <class TileFunction>
   void for_each_tile(const TileTask& common, bool tape, TileFunction function);
 
   const Kernels& kernels_;
   const int threads_;
+  const int64_t tape_bytes_;
+  mutable std::mutex mutex_;  // held by every public call that uses what follows
   Timings timings_;
 
   int tiles_x_ = 0, tiles_y_ = 0;

@@ -108,13 +108,14 @@ NB_MODULE(_rasterizer, m) {
 
   nb::class_<potr::Rasterizer>(m, "Rasterizer")
       .def("__init__",
-           [](potr::Rasterizer* self, const std::string& instruction_set, int threads) {
+           [](potr::Rasterizer* self, const std::string& instruction_set, int threads, int64_t tape_bytes) {
              const potr::Kernels* kernels = potr::find_kernels(instruction_set);
              expect(kernels != nullptr, "instruction set unknown or not supported by this machine");
              expect(threads > 0, "threads must be positive");
-             new (self) potr::Rasterizer(*kernels, threads);
+             expect(tape_bytes > 0, "tape_bytes must be positive");
+             new (self) potr::Rasterizer(*kernels, threads, tape_bytes);
            },
-           nb::arg("instruction_set"), nb::arg("threads"))
+           nb::arg("instruction_set"), nb::arg("threads"), nb::arg("tape_bytes"))
       .def("render",
            [](potr::Rasterizer& self, const potr::Model& model, const potr::Camera& camera, float r, float g, float b,
               float transmittance_min, Image image) {
@@ -187,7 +188,7 @@ NB_MODULE(_rasterizer, m) {
            },
            nb::arg("model"), nb::arg("sums"))
       .def_prop_ro("timings", [](const potr::Rasterizer& self) {
-        const potr::Timings& t = self.timings();
+        const potr::Timings t = self.timings();
         nb::dict d;
         d["project"] = t.project;
         d["sort"] = t.sort;

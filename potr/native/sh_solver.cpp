@@ -3,6 +3,8 @@
 
 #include <type_traits>
 
+#include "thread_pool.h"
+
 namespace potr {
 namespace {
 
@@ -24,11 +26,11 @@ using Work = ShWork<OneLane::kStride>;
 template <int n, class Solve>
 void for_each_splat(const ShProblem& problem, int threads, const Solve& solve) {
   constexpr std::size_t kPacked = n * (n + 1) / 2;
-#pragma omp parallel for schedule(dynamic, 1024) num_threads(threads)
-  for (std::size_t splat = 0; splat < problem.num_splats; ++splat) {
+  ThreadPool::run(problem.num_splats, 1024, threads, [&](std::int64_t first, std::int64_t last, int) {
     Work work;
-    solve(std::integral_constant<int, n>{}, splat, problem.hessian + splat * kPacked, splat * n * 3, work);
-  }
+    for (std::size_t splat = first; splat < std::size_t(last); ++splat)
+      solve(std::integral_constant<int, n>{}, splat, problem.hessian + splat * kPacked, splat * n * 3, work);
+  });
 }
 
 template <class Solve>

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ rasteriser: SIMD over pixels, OpenMP over tiles; results are the same for any number of threads."""
+"""The C++ rasteriser: SIMD over pixels, threads over tiles; results are the same for any number of threads."""
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import fields
@@ -19,25 +20,26 @@ from potr.progress import Progress, silent
 from potr.rasterizer.base import GEOMETRY_PARAMETERS, ColorStatistics, GeometryStatistics, RemovalCost
 from potr.rasterizer.blocks import BlockSums, sum_of_blocks
 from potr.rasterizer.reading import read_ahead
-from potr.rasterizer.select import available_threads
 from potr.splats import SplatModel
+from potr.threads import available_threads, checked_threads
 
 TRANSMITTANCE_MIN = 1e-4  # where the 3DGS rasteriser stops blending a pixel
 INSTRUCTION_SET_VARIABLE = "POTR_INSTRUCTION_SET"
+TAPE_BYTES = 1 << 30  # the most that the threads keep of the tiles at hand, where one tile alone does not need more
 
 
 class CpuRasterizer:
-    """The `cpu` backend. One instance serves one Python thread at a time: it reuses its working memory.
+    """The `cpu` backend. Calls from several Python threads are safe, and served one after the other.
 
     Args:
-        threads: OpenMP threads; by default every core this process may run on.
+        threads: at most MAX_THREADS; by default as ``available_threads`` says. Those that wait sleep.
         instruction_set: "x86-64-v2", "x86-64-v3" (AVX2) or "x86-64-v4" (AVX-512); by default the environment variable
             POTR_INSTRUCTION_SET, else the best this machine has.
         statistics_transmittance_min: removal_cost and color_statistics stop blending a pixel before its transmittance
             falls below this. At 0 the cost of a removal is exact; with a stop, a removal would also move the stop.
 
     Raises:
-        ConfigError: threads < 1 or statistics_transmittance_min outside [0, 1).
+        ConfigError: threads outside [1, MAX_THREADS] or statistics_transmittance_min outside [0, 1).
         BackendUnavailable: the instruction set is unknown or not supported here.
     """
 
@@ -51,9 +53,7 @@ class CpuRasterizer:
         instruction_set: str | None = None,
         statistics_transmittance_min: float = 0.0,
     ) -> None:
-        self.threads = available_threads() if threads is None else threads
-        if self.threads < 1:
-            raise ConfigError(f"threads: expected at least 1, got {threads}")
+        self.threads = available_threads() if threads is None else checked_threads(threads)
         if not 0 <= statistics_transmittance_min < 1:
             raise ConfigError(f"statistics_transmittance_min: expected [0, 1), got {statistics_transmittance_min}")
         self.statistics_transmittance_min = statistics_transmittance_min
@@ -64,7 +64,8 @@ class CpuRasterizer:
                 f"cpu: expected an instruction set of this machine ({', '.join(supported)}), "
                 f"got '{self.instruction_set}'"
             )
-        self._native = _rasterizer.Rasterizer(self.instruction_set, self.threads)
+        self._native = _rasterizer.Rasterizer(self.instruction_set, self.threads, TAPE_BYTES)
+        self._layout_lock, self._color_lock = threading.Lock(), threading.Lock()
         self._laid_out: tuple[weakref.ref[SplatModel], tuple[int, ...], Any] | None = None
 
     def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor:
@@ -115,19 +116,20 @@ class CpuRasterizer:
         # The Hessian and the gradient need no sums of their own for a block: all its views are added to them at once.
         native_sums = _rasterizer.ColorSums(hessian, gradient, weight, contribution, seen_views)
         samples = 0
-        self._native.begin_color(layout)
-        for i, (view, photo) in enumerate(read_ahead(views, _read, "color statistics", progress)):
-            sums.block_sse += self._native.color(
-                layout,
-                _native_camera(view.camera),
-                *(view.background if background is None else background),
-                self.statistics_transmittance_min,
-                photo,
-                native_sums,
-            )
-            samples += photo.numel()
-            if sums.close_block_after(i, len(views)):
-                self._native.finish_color(layout, native_sums)
+        with self._color_lock:  # samples are kept from view to view
+            self._native.begin_color(layout)
+            for i, (view, photo) in enumerate(read_ahead(views, _read, "color statistics", progress)):
+                sums.block_sse += self._native.color(
+                    layout,
+                    _native_camera(view.camera),
+                    *(view.background if background is None else background),
+                    self.statistics_transmittance_min,
+                    photo,
+                    native_sums,
+                )
+                samples += photo.numel()
+                if sums.close_block_after(i, len(views)):
+                    self._native.finish_color(layout, native_sums)
         device = model.device
         weight, contribution = sums.total.to(device)
         return ColorStatistics(
@@ -179,13 +181,15 @@ class CpuRasterizer:
         # Inference tensors count no versions, so a change of theirs would go unseen: they are laid out anew each time.
         counted = not any(t.is_inference() for t in tensors)
         versions = tuple(t._version for t in tensors) if counted else ()
-        if counted and self._laid_out is not None and self._laid_out[0]() is model and self._laid_out[1] == versions:
-            return self._laid_out[2]
-        self._laid_out = None
-        means, log_scales, quats, opacity_logits, sh_dc, sh_ac = (t.detach().cpu() for t in tensors)
-        layout = _rasterizer.Model(means, log_scales, quats, opacity_logits, sh_dc, sh_ac, self.threads)
-        self._laid_out = (weakref.ref(model), versions, layout)
-        return layout
+        with self._layout_lock:
+            known = self._laid_out
+            if counted and known is not None and known[0]() is model and known[1] == versions:
+                return known[2]
+            self._laid_out = None
+            means, log_scales, quats, opacity_logits, sh_dc, sh_ac = (t.detach().cpu() for t in tensors)
+            layout = _rasterizer.Model(means, log_scales, quats, opacity_logits, sh_dc, sh_ac, self.threads)
+            self._laid_out = (weakref.ref(model), versions, layout)
+            return layout
 
 
 def _native_camera(camera: Camera) -> Any:

@@ -21,6 +21,7 @@ from potr.rasterizer.blocks import sum_of_blocks
 from potr.rotation import quats_to_matrices
 from potr.sh import sh_basis, sh_color
 from potr.splats import SplatModel
+from potr.threads import checked_threads
 
 TILE = 16
 NEAR_PLANE = 0.2
@@ -86,7 +87,7 @@ class ReferenceRasterizer:
         if not 0 <= statistics_transmittance_min < 1:
             raise ConfigError(f"statistics_transmittance_min: expected [0, 1), got {statistics_transmittance_min}")
         if threads is not None:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(checked_threads(threads))
         self.dtype = dtype
         self.statistics_transmittance_min = statistics_transmittance_min
 

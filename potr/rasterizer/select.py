@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,21 +18,16 @@ BACKENDS = {
 AUTOMATIC = ("cuda", "cpu")  # best first
 
 
-def available_threads() -> int:
-    """CPU cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def select(name: str = "auto", *, threads: int | None = None, options: Mapping[str, Any] | None = None) -> Rasterizer:
     """A rasteriser backend; its modules are imported only now.
 
     Args:
         name: "auto" (the best that runs here), "cuda", "cpu" or "reference".
-        threads: CPU threads; by default every core this process may run on.
+        threads: CPU threads, at most MAX_THREADS; by default as ``available_threads`` says.
         options: further arguments of CudaRasterizer, where that is the backend.
 
     Raises:
-        ConfigError: the name is not one of these.
+        ConfigError: the name is not one of these; threads outside [1, MAX_THREADS].
         BackendUnavailable: the backend cannot run here; says why and how to get it.
     """
     if name != "auto":

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each imports only from layers above its own line; the names of one line are siblings and do not know each other.
 LAYERS = (
     ("errors",),
-    ("splats", "cameras", "sh", "rotation", "progress", "files"),
+    ("splats", "cameras", "sh", "rotation", "progress", "files", "threads"),
     ("scene",),
     ("bitstream", "rasterizer", "io"),
     ("codec",),

@@ -16,7 +16,7 @@ from potr.errors import BackendUnavailable, ConfigError
 from potr.experiment import launch, launcher, pipeline, report
 from potr.experiment.launcher import LAUNCHERS, LauncherConfig
 from potr.experiment.result import RunResult
-from potr.rasterizer.select import available_threads
+from potr.threads import available_cores, available_threads
 from tests.experiment.test_run import _own_environment, on, started  # noqa: F401
 
 needs_joblib = pytest.mark.skipif(
@@ -140,7 +140,7 @@ def test_a_killed_joblib_process_takes_no_other_run_along(
     assert started(monkeypatch, *sweep) == 0
     assert figures(tmp_path) == uninterrupted
     threads = {result.quality: result.machine["threads"] for result in report.collect(tmp_path).results}
-    assert threads[0.3] == threads[0.9] == max(1, available_threads() // 2)
+    assert threads[0.3] == threads[0.9] == max(1, min(available_threads(), available_cores() // 2))
 
 
 @needs_joblib

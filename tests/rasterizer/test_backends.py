@@ -228,7 +228,7 @@ def test_more_views_than_are_added_up_at_once() -> None:
     assert torch.equal(statistics.seen_views, torch.stack([p.seen_views for p in parts]).sum(0, dtype=torch.int32))
     assert int(statistics.seen_views.max()) > 8
     with pytest.raises(RuntimeError, match="begin_color"):
-        _rasterizer.Rasterizer(INSTRUCTION_SETS[0], 1).finish_color(
+        _rasterizer.Rasterizer(INSTRUCTION_SETS[0], 1, 1 << 20).finish_color(
             CpuRasterizer(threads=1)._layout(model),
             _rasterizer.ColorSums(
                 statistics.hessian,
