@@ -16,3 +16,7 @@ class Scene:
     train_views: tuple[View, ...]
     test_views: tuple[View, ...]
     background: RGB = BLACK
+
+    def __repr__(self) -> str:
+        views = f"{len(self.train_views)} training and {len(self.test_views)} test views"
+        return f"Scene({self.name!r}, {self.model.num_splats:,} splats, {views})"
