@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -53,6 +53,10 @@ class Camera:
             raise SceneError(f"camera: viewmat is not a rigid world-to-camera transform (off by {deviation:.3g})")
         object.__setattr__(self, "viewmat", viewmat)
 
+    def __repr__(self) -> str:
+        at = ", ".join(f"{x:.4g}" for x in self.center.tolist())
+        return f"Camera({self.width} x {self.height}, fx={self.fx:.6g}, fy={self.fy:.6g}, at ({at}))"
+
     @property
     def center(self) -> Tensor:
         """[3] the camera's position in world units."""
@@ -72,8 +76,12 @@ class View:
 
     name: str
     camera: Camera
-    image: Tensor | Callable[[], Tensor] = field(repr=False)
+    image: Tensor | Callable[[], Tensor]
     background: RGB = BLACK
+
+    def __repr__(self) -> str:
+        background = ", ".join(f"{channel:g}" for channel in self.background)
+        return f"View({self.name!r}, {self.camera.width} x {self.camera.height}, background ({background}))"
 
     def read(self) -> Tensor:
         """The photograph, [H, W, 3] float32 in 0..1; SceneError if it does not have the camera's size."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,8 +15,6 @@ from typing import Any
 import potr
 from potr.errors import ConfigError, PotrError
 from potr.threads import MAX_THREADS, THREADS_VARIABLE, available_threads
-
-log = logging.getLogger(__name__)
 
 _QUALITY = 0.5
 _TRAIN_VIEWS = 8  # that PSNR before and after is told of, which takes 2 to 5 % of an encode (chair, fern)
@@ -130,17 +127,13 @@ def _to_encode(
         raise ConfigError(
             "--psnr-drop is a loss against photographs: it needs --scene DIR; --size-mb and --splats do not"
         )
-    from potr.codec.own_renders import config_for_renders, views_around, without_invisible
+    from potr.codec.own_renders import model_alone
 
     whole = potr.load_ply(args.model, clean=args.clean)
-    model = without_invisible(whole)
-    placed = views_around(model, rasterizer, progress=args.progress)
-    log.info(
-        "no scene: %d views placed %s, the model's own renders in the place of photographs",
-        len(placed.train) + len(placed.held_out), "inside" if placed.layout.unbounded else "around",
-    )  # fmt: skip
-    scene = potr.Scene(args.model.stem, model, placed.train, placed.held_out, model_bytes=args.model.stat().st_size)
-    return scene, whole.num_splats, lambda config: config_for_renders(config, placed, model.num_splats)
+    alone = model_alone(whole, rasterizer, progress=args.progress)
+    views, size = alone.views, args.model.stat().st_size
+    scene = potr.Scene(args.model.stem, alone.model, views.train, views.held_out, model_bytes=size)
+    return scene, whole.num_splats, alone.adapted
 
 
 def _decode(args: argparse.Namespace) -> str:
@@ -149,7 +142,7 @@ def _decode(args: argparse.Namespace) -> str:
 
     refuse_existing(args.output, args.overwrite)
     model = potr.decode(read_potr(args.input))
-    potr.save_ply(args.output, model, overwrite=args.overwrite)
+    potr.save_ply(model, args.output, overwrite=args.overwrite)
     report = {"output": str(args.output), "bytes": args.output.stat().st_size, "splats": model.num_splats}
     if args.json:
         return _json(report)

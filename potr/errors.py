@@ -49,3 +49,12 @@ class BitstreamError(PotrError):
 
     def __reduce__(self) -> tuple[type["BitstreamError"], tuple[str, int, str]]:
         return type(self), (self.section, self.offset, self.reason)
+
+
+def install_command(extra: str) -> str:
+    """What brings an optional dependency: POTR is on no registry, so it is typed in a checkout.
+
+    constraints.txt holds torch for CUDA 13, so the packages for CUDA 12 come without it.
+    """
+    constraints = "" if extra == "cuda12" else " -c constraints.txt"
+    return f"python -m pip install{constraints} -e '.[{extra}]' in POTR's checkout, with its .venv active"

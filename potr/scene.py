@@ -19,3 +19,7 @@ class Scene:
     test_views: tuple[View, ...]
     background: RGB = BLACK
     model_bytes: int | None = None
+
+    def __repr__(self) -> str:
+        views = f"{len(self.train_views)} training and {len(self.test_views)} test views"
+        return f"Scene({self.name!r}, {self.model.num_splats:,} splats, {views})"

@@ -22,13 +22,14 @@ from potr.codec.config import CodecConfig
 from potr.codec.decoder import dequantize
 from potr.codec.footprint import pixel_sizes
 from potr.codec.geometry_rdoq import choose_levels
+from potr.codec.own_renders import model_alone
 from potr.codec.prune import PruneState, absolute_target, final_cap, prune, stands, start
 from potr.codec.quality import config_for
 from potr.codec.quantize import quantize_colors, quantize_geometry, raise_scales
 from potr.codec.quantized import QuantizedModel
 from potr.codec.refit import COLOR_RELAXATION, refit
 from potr.codec.serialize import pack_model
-from potr.errors import PotrError, SceneError
+from potr.errors import ModelError, PotrError, SceneError
 from potr.io.clean import check_model
 from potr.progress import Progress, silent
 from potr.rasterizer.base import ColorStatistics, Rasterizer
@@ -58,10 +59,14 @@ class Encoded:
     config: CodecConfig
     resumed: bool = False  # from a checkpoint
 
+    def __repr__(self) -> str:
+        splats = f"{self.stages[-1].splats_after:,} of {self.stages[0].splats_before:,} splats, " if self.stages else ""
+        return f"Encoded({len(self.data):,} bytes, {splats}codec={self.config.name})"
+
 
 def encode(
     model: SplatModel,
-    views: Sequence[View],
+    views: Sequence[View] | None = None,
     *,
     quality: float = 0.5,
     config: CodecConfig | None = None,
@@ -75,7 +80,8 @@ def encode(
 
     Args:
         model: the trained model.
-        views: the training views, with photographs; each brings its background.
+        views: the training views, with photographs; each brings its background. Without them views are placed around
+            the model, and its own renders stand in for photographs (codec.own_renders, which adapts ``config`` too).
         quality: in (0, 1], larger is better; ignored where ``config`` is given.
         config: every parameter (codec.quality.config_for makes one from a quality).
         rasterizer: a backend; the best available by default. The model goes to its device at once and leaves it when
@@ -91,10 +97,14 @@ def encode(
         ModelError: the model has NaN, infinite, zero-norm or absurd values; counts them.
         SceneError: there are no views, or none of them sees a splat.
     """
+    _check_kind(model)
     model = model.detach()
     check_model(model)  # a model made in memory has not come through a file
     config = config or config_for(quality)
     rasterizer = rasterizer or select("auto")
+    if views is None:
+        alone = model_alone(model, rasterizer, progress=progress)
+        model, views, config = alone.model, alone.views.train, alone.adapted(config)
     model = model.to(rasterizer.device)
     _check_in_sight(model, views)
     session = _Session(model, views, config, rasterizer, checkpoint, shared, progress)
@@ -111,10 +121,16 @@ def encode(
     return Encoded(data, tuple(session.reports), config, session.resumed)
 
 
+def _check_kind(model: object) -> None:
+    """ModelError if it is no model: a scene is at hand, too, and holds one."""
+    if not isinstance(model, SplatModel):
+        raise ModelError(f"encode: expected a SplatModel, as in encode(scene.model, ...), got {type(model).__name__}")
+
+
 def _check_in_sight(model: SplatModel, views: Sequence[View]) -> None:
     """SceneError if no view has a splat in its frustum."""
     if not views:
-        raise SceneError("encode: expected training views, found none; pruning and compaction need them")
+        raise SceneError("encode: expected training views, found none; without the argument, views are placed")
     sizes = pixel_sizes(model, [view.camera for view in views])
     if model.num_splats and not bool(torch.isfinite(sizes).any()):
         raise SceneError(f"encode: none of the {len(views)} views has any of the {model.num_splats} splats in sight")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from potr.progress import Progress, silent
 from potr.rasterizer.base import Rasterizer
 from potr.sh import C0
 from potr.splats import SplatModel
+
+log = logging.getLogger(__name__)
 
 TRAINING, HELD_OUT = 80, 16
 # MSE against photographs that a trained model is taken to have where it covers the image (30 dB): the own renders agree
@@ -46,6 +49,27 @@ class PlacedViews:
     layout: Layout
     coverage: float
 
+    def __repr__(self) -> str:
+        where = "inside" if self.layout.unbounded else "around"
+        return f"PlacedViews({len(self.train)} + {len(self.held_out)} held out, {where} the model)"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelAlone:
+    """What the encoder takes where there is a model and nothing else.
+
+    Attributes:
+        model: without its invisible splats.
+        views: its own renders.
+    """
+
+    model: SplatModel
+    views: PlacedViews
+
+    def adapted(self, config: CodecConfig) -> CodecConfig:
+        """The configuration for this model, judged by these views."""
+        return config_for_renders(config, self.views, self.model.num_splats)
+
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
@@ -60,6 +84,21 @@ class _Stored:
 def without_invisible(model: SplatModel) -> SplatModel:
     """The model without the splats that are too faint to touch a pixel from anywhere."""
     return model.select(model.opacities >= INVISIBLE)
+
+
+def model_alone(model: SplatModel, rasterizer: Rasterizer, *, progress: Progress = silent) -> ModelAlone:
+    """A model without cameras or photographs, ready for the encoder: of the command line and of ``encode``.
+
+    Raises:
+        SceneError: no splat can be seen.
+    """
+    model = without_invisible(model)
+    placed = views_around(model, rasterizer, progress=progress)
+    log.info(
+        "no scene: %d views placed %s, the model's own renders in the place of photographs",
+        len(placed.train) + len(placed.held_out), "inside" if placed.layout.unbounded else "around",
+    )  # fmt: skip
+    return ModelAlone(model, placed)
 
 
 def config_for_renders(config: CodecConfig, views: PlacedViews, num_splats: int) -> CodecConfig:

@@ -7,7 +7,7 @@ import importlib.util
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from potr.errors import BackendUnavailable, ConfigError
+from potr.errors import BackendUnavailable, ConfigError, install_command
 from potr.experiment.overrides import unknown
 from potr.threads import MAX_THREADS
 
@@ -78,9 +78,9 @@ def require(launcher: LauncherConfig) -> None:
         BackendUnavailable: with the command that installs it.
     """
     package, extra = PACKAGES.get(launcher.name, (None, None))
-    if package is not None and not installed(package):
+    if package is not None and extra is not None and not installed(package):
         raise BackendUnavailable(
-            f"launcher={launcher.name} needs the {package} package, which is not installed: pip install 'potr[{extra}]'"
+            f"launcher={launcher.name} needs the {package} package, which is not installed: {install_command(extra)}"
         )
 
 

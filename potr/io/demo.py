@@ -91,7 +91,7 @@ def _make(folder: Path, progress: Progress) -> None:
         for done, (name, photograph) in enumerate(zip(names, photographs, strict=True)):
             photograph.save(folder / f"{name}.png")
             progress("demo photographs", done + 1, len(poses))
-    save_ply(folder / "point_cloud.ply", demo_splats(world))
+    save_ply(demo_splats(world), folder / "point_cloud.ply")
 
 
 def _poses() -> list[Array]:

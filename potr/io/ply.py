@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import plyfile
 import torch
 from numpy.typing import NDArray
 
-from potr.errors import ModelError
+from potr.errors import ModelError, PotrError
 from potr.files import refuse_existing, write_atomic
 from potr.io.clean import MAX_OPACITY_LOGIT, check_model, clean_model
 from potr.splats import SH_COEFFICIENTS, SplatModel
@@ -70,12 +71,13 @@ def count_splats(path: Path | str) -> int:
     return len(_read_vertices(Path(path)))
 
 
-def save_ply(path: Path | str, model: SplatModel, *, overwrite: bool = False) -> None:
+def save_ply(model: SplatModel, path: Path | str, *, overwrite: bool = False) -> None:
     """Write a 3DGS .ply: binary little endian, 62 float properties at SH degree 3, fewer f_rest below; normals 0.
 
     Raises:
-        PotrError: the file exists and ``overwrite`` is False, or it cannot be written.
+        PotrError: the arguments are swapped, the file exists and ``overwrite`` is False, or it cannot be written.
     """
+    _check_order(model, path)
     refuse_existing(path, overwrite)
     model = model.detach()
     rest = 3 * int(model.sh_ac.shape[1])
@@ -97,6 +99,15 @@ def save_ply(path: Path | str, model: SplatModel, *, overwrite: bool = False) ->
         content.write(file)
 
     write_atomic(path, write, overwrite=overwrite)
+
+
+def _check_order(model: object, path: object) -> None:
+    """PotrError if the two are not what their places ask for."""
+    if isinstance(model, SplatModel) and isinstance(path, str | os.PathLike):
+        return
+    swapped = isinstance(path, SplatModel) and isinstance(model, str | os.PathLike)
+    found = f"save_ply({type(model).__name__}, {type(path).__name__})"
+    raise PotrError(f"expected save_ply(model, path), found {found}{': swapped' if swapped else ''}")
 
 
 def _read_vertices(path: Path) -> NDArray[Any]:

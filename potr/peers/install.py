@@ -2,7 +2,7 @@
 """``python -m potr.peers.install``: node and splat-transform into a folder of their own (``programs.node_folder``).
 
 codec=sog, compressed_ply and decimate_spz run on them. gaussforge, for codec=spz and decimate_spz, is an ordinary
-package: ``pip install 'potr[peers]'``.
+package, which ``make setup`` installs.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Packaged(ABC):
         with tempfile.TemporaryDirectory(prefix="potr-") as folder:
             source, target = Path(folder, "model.ply"), Path(folder, f"coded{self.suffix}")
             with stages.stage("hand_over"):
-                save_ply(source, model)
+                save_ply(model, source)
             self._encode(source, target, parameters, stages, progress)
             data = target.read_bytes()
         return PeerEncoded(data, tuple(stages.reports), parameters, self._sections(data))

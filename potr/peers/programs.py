@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from potr.errors import BackendUnavailable, PotrError
+from potr.errors import BackendUnavailable, PotrError, install_command
 from potr.files import user_cache
 
 GAUSSFORGE = "gaussforge"
@@ -49,7 +49,7 @@ def gaussforge_version(codec: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         raise BackendUnavailable(
             f"codec={codec} runs on the package gaussforge, which is not installed; get it with "
-            f"`make setup`, or `pip install 'potr[peers]'`"
+            f"`make setup`, or {install_command('peers')}"
         ) from None
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from potr.errors import BackendUnavailable
+from potr.errors import BackendUnavailable, install_command
 from potr.rasterizer import cubins
 from potr.rasterizer.launcher import Argument
 
 OLDEST = (8, 0)  # compute capability that the kernels are written for
-INSTALL = {12: "pip install 'potr[cuda12]'", 13: "pip install 'potr[cuda]'"}
+INSTALL = {12: install_command("cuda12"), 13: install_command("cuda")}
 _TORCH_INDEX = "https://download.pytorch.org/whl/cu130"
 
 

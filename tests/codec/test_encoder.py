@@ -20,6 +20,7 @@ from potr.codec.refit import refit
 from potr.errors import ModelError, SceneError
 from potr.io.ply import load_ply, save_ply
 from potr.rasterizer.select import select
+from potr.scene import Scene
 from potr.splats import SplatModel
 from tests.helpers.scenes import look_at_camera, random_model, random_views
 
@@ -186,6 +187,8 @@ def test_compaction_makes_zeros_and_keeps_the_image(scene: tuple[SplatModel, lis
 
 def test_encode_needs_views_that_see_the_model(scene: tuple[SplatModel, list[View]]) -> None:
     model, views = scene
+    with pytest.raises(ModelError, match=r"expected a SplatModel, as in encode\(scene.model, ...\), got Scene"):
+        encode(Scene("whole", model, tuple(views), ()), views)  # type: ignore[arg-type]
     with pytest.raises(SceneError, match="expected training views, found none"):
         encode(model, [], rasterizer=RASTERIZER)
     away = dataclasses.replace(model, means=model.means + torch.tensor([0.0, 1e4, 0.0]))
@@ -199,7 +202,7 @@ def test_a_model_of_trainable_parameters_is_as_good(scene: tuple[SplatModel, lis
     trained = SplatModel(**parameters)
     expected = encode(model, views, quality=0.4, rasterizer=RASTERIZER).data
     assert encode(trained, views, quality=0.4, rasterizer=RASTERIZER, checkpoint=tmp_path / "c").data == expected
-    save_ply(tmp_path / "trained.ply", trained)
+    save_ply(trained, tmp_path / "trained.ply")
     assert torch.equal(load_ply(tmp_path / "trained.ply").sh_ac, model.sh_ac)
 
 

@@ -122,15 +122,24 @@ def test_splats_that_no_view_sees_stay_and_the_cap_is_that_of_a_usual_model() ->
     assert config_for_renders(own, views, 1000).prune.cap == 1e-7
 
 
+def test_a_model_that_nobody_can_see_is_refused_by_the_encoder() -> None:
+    faint = dataclasses.replace(ball_of_splats(20, 0), opacity_logits=torch.full((20,), -9.0))
+    with pytest.raises(SceneError, match=r"none of its .* splats is opaque enough"):
+        potr.encode(faint, rasterizer=RASTERIZER)
+
+
 def test_a_ply_alone_is_encoded_and_judged_on_views_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_ply(tmp_path / "ball.ply", moved(ball_of_splats(120, 0), (1.0, 0.0, 0.0)))
+    save_ply(moved(ball_of_splats(120, 0), (1.0, 0.0, 0.0)), tmp_path / "ball.ply")
     command = ["encode", str(tmp_path / "ball.ply"), "-o", str(tmp_path / "ball.potr"), "-q"]
     command += ["--set", "prune.early_passes=1", "--set", "prune.late_passes=0", "--set", "compact.refit_steps=1"]
     assert cli.main([*command, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["splats_before"] == 120
+    given = {"prune": {"early_passes": 1, "late_passes": 0}, "compact": {"refit_steps": 1}}
+    library = potr.encode(potr.load_ply(tmp_path / "ball.ply"), config=config_for(0.5, overrides=given))
+    assert library.data == (tmp_path / "ball.potr").read_bytes()
     assert report["judged"]["views"] == 16
     model = potr.load_ply(tmp_path / "ball.ply")
     views = views_around(without_invisible(model), RASTERIZER)

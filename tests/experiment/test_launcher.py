@@ -25,7 +25,7 @@ needs_joblib = pytest.mark.skipif(
 needs_submitit = pytest.mark.skipif(
     not launcher.installed("submitit"), reason="submitit is not installed: pip install submitit"
 )
-needs_ray = pytest.mark.skipif(not launcher.installed("ray"), reason="ray is not installed: pip install 'potr[ray]'")
+needs_ray = pytest.mark.skipif(not launcher.installed("ray"), reason="ray is not installed: pip install ray")
 ROOT = Path(__file__).parents[2]
 THREE = "quality=0.3,0.6,0.9"
 
@@ -52,7 +52,9 @@ def test_a_missing_package_is_one_line_with_the_command(name: str, monkeypatch: 
         launcher.require(LauncherConfig(name))
         return
     extra = "ray" if name == "ray" else "launchers"
-    with pytest.raises(BackendUnavailable, match=rf"launcher={name} needs .* pip install 'potr\[{extra}\]'"):
+    with pytest.raises(
+        BackendUnavailable, match=rf"launcher={name} needs .* pip install -c constraints.txt -e '\.\[{extra}\]'"
+    ):
         launcher.require(LauncherConfig(name))
 
 

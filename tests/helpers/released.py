@@ -77,7 +77,7 @@ def _write_model(folder: Path, model: SplatModel, shots: list[tuple[str, Camera]
     few = SplatModel(**{name: value[kept] for name, value in vars(model).items()})
     for iteration, count in ((7000, 100), (30000, SPLATS)):
         part = SplatModel(**{name: value[:count] for name, value in vars(few).items()})
-        save_ply(folder / f"point_cloud/iteration_{iteration}/point_cloud.ply", part)
+        save_ply(part, folder / f"point_cloud/iteration_{iteration}/point_cloud.ply")
     (folder / "input.ply").write_bytes(b"ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nend_header\n")
     (folder / "cfg_args").write_text("Namespace(eval=True, images='images_4', resolution=1, sh_degree=3)")
     test, train = shots[::8], [shot for index, shot in enumerate(shots) if index % 8]

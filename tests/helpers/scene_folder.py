@@ -34,7 +34,7 @@ def make_scene_folder(folder: Path, *, train: int = 8, test: int = 2, num_splats
         Image.fromarray(pixels).save(folder / "images" / shot.name)
         shots.append(shot)
     write_cameras_json(folder / "cameras.json", shots)
-    save_ply(folder / "point_cloud.ply", model)
+    save_ply(model, folder / "point_cloud.ply")
     return folder
 
 

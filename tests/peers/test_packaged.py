@@ -148,7 +148,7 @@ def test_missing_programs_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch, t
         with pytest.raises(BackendUnavailable, match=r"python -m potr\.peers\.install"):
             peer(name)
     monkeypatch.setattr(programs.importlib.metadata, "version", missing)
-    with pytest.raises(BackendUnavailable, match=r"pip install 'potr\[peers\]'"):
+    with pytest.raises(BackendUnavailable, match=r"pip install .* -e '\.\[peers\]'"):
         peer("spz")
 
 

@@ -16,7 +16,7 @@ from potr.errors import BackendUnavailable
 from potr.rasterizer import cubins
 from tests.helpers.cuda_sources import kernels_of
 
-pytest.importorskip("cuda.core", reason="cuda-core is not installed (pip install 'potr[cuda]')")
+pytest.importorskip("cuda.core", reason="cuda-core is not installed (make setup)")
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 MAX_REGISTERS = 80  # of a thread: 768 threads in a multiprocessor of 65536 registers

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from potr.errors import BackendUnavailable
+from potr.errors import BackendUnavailable, install_command
 from potr.rasterizer import cubins, nvrtc
 from tests.helpers.cuda_sources import kernels_of
 
@@ -82,7 +82,7 @@ class TestWhyNot:
 
     def test_no_cuda_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(nvrtc, "_cuda_core", raising(ModuleNotFoundError("No module named 'cuda'")))
-        assert refused().endswith("(No module named 'cuda'): pip install 'potr[cuda]'")
+        assert refused().endswith(f"(No module named 'cuda'): {install_command('cuda')}")
 
     def test_an_old_cuda_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()  # the real _cuda_core
@@ -95,13 +95,14 @@ class TestWhyNot:
         monkeypatch.setattr(cubins, "nvrtc_version", raising(RuntimeError('Failure finding "nvrtc":\nmany lines')))
         reason = refused()
         assert reason == (
-            "NVRTC, CUDA's run-time compiler, is not there (Failure finding \"nvrtc\":): pip install 'potr[cuda]'"
+            'NVRTC, CUDA\'s run-time compiler, is not there (Failure finding "nvrtc":): '
+            "python -m pip install -c constraints.txt -e '.[cuda]' in POTR's checkout, with its .venv active"
         )
 
     def test_a_torch_for_cuda_12_is_told_the_packages_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.version, "cuda", "12.8")
         monkeypatch.setattr(nvrtc, "_cuda_core", raising(ModuleNotFoundError("No module named 'cuda'")))
-        assert refused().endswith("pip install 'potr[cuda12]'")
+        assert ": python -m pip install -e '.[cuda12]' in" in refused()
 
     def test_an_old_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
@@ -121,7 +122,7 @@ class TestWhyNot:
         assert reason.startswith(
             "the driver knows CUDA up to 12.8, and NVRTC 13.5 writes for CUDA 13: update the driver"
         )
-        assert "pip install 'potr[cuda12]'" in reason
+        assert "pip install -e '.[cuda12]'" in reason
 
     def test_an_older_driver_of_the_same_major_version_will_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(nvrtc, "_driver_version", lambda: (13, 0))

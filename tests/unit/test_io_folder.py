@@ -51,7 +51,7 @@ def save_transforms(path: Path, names: list[str]) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with cameras.json, photographs and a model."""
-    save_ply(tmp_path / "point_cloud.ply", model())
+    save_ply(model(), tmp_path / "point_cloud.ply")
     write_cameras_json(tmp_path / "cameras.json", shots())
     save_photos(tmp_path / "images")
     return tmp_path
@@ -133,7 +133,7 @@ def test_single_transforms_file(folder: Path) -> None:
 def test_model_elsewhere_with_its_cameras(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     output = tmp_path_factory.mktemp("output")
     for iteration, n in (("7000", 1), ("30000", 2)):
-        save_ply(output / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply", model(n=n))
+        save_ply(model(n=n), output / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply")
     shutil.move(folder / "cameras.json", output / "cameras.json")
     (folder / "point_cloud.ply").unlink()
     scene = load_scene(folder, model=output)
@@ -143,7 +143,7 @@ def test_model_elsewhere_with_its_cameras(folder: Path, tmp_path_factory: pytest
 
 def test_newest_iteration_wins_by_number(folder: Path) -> None:
     for iteration in ("iteration_7000", "iteration_30000", "iteration_best"):
-        save_ply(folder / "point_cloud" / iteration / "point_cloud.ply", model())
+        save_ply(model(), folder / "point_cloud" / iteration / "point_cloud.ply")
     (folder / "point_cloud" / "iteration_99999").mkdir()
     assert find_model(folder) == folder / "point_cloud" / "iteration_30000" / "point_cloud.ply"
 
@@ -153,7 +153,7 @@ def test_any_single_ply(folder: Path) -> None:
     assert find_model(folder) == folder / "garden.ply"
     with pytest.raises(SceneError, match=r"nowhere\.ply: expected a model's \.ply .* found nothing"):
         find_model(folder / "nowhere.ply")
-    save_ply(folder / "other.ply", model())
+    save_ply(model(), folder / "other.ply")
     with pytest.raises(SceneError, match=r"expected a model as .* found 2 others: garden\.ply, other\.ply"):
         load_scene(folder)
 
@@ -182,7 +182,7 @@ def test_missing_photographs_make_one_message(folder: Path) -> None:
 
 
 def test_model_behind_every_camera_is_refused(folder: Path) -> None:
-    save_ply(folder / "point_cloud.ply", model(z=-4.0), overwrite=True)
+    save_ply(model(z=-4.0), folder / "point_cloud.ply", overwrite=True)
     with pytest.raises(SceneError, match=r"do not belong together: none of the 5 splats of .* any of the 10 cameras"):
         load_scene(folder)
 
@@ -197,7 +197,7 @@ def test_folder_refusals(folder: Path, tmp_path_factory: pytest.TempPathFactory)
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(SceneError, match=r"expected a model as .* found no \.ply"):
         load_scene(empty)
-    save_ply(empty / "point_cloud.ply", model())
+    save_ply(model(), empty / "point_cloud.ply")
     with pytest.raises(
         SceneError, match=r"no cameras found; expected one of transforms_train\.json, cameras\.json, sp"
     ):
@@ -210,7 +210,7 @@ def test_folder_refusals(folder: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_clean_reaches_the_model(folder: Path) -> None:
     damaged = model()
     damaged.means[0, 0] = float("nan")
-    save_ply(folder / "point_cloud.ply", damaged, overwrite=True)
+    save_ply(damaged, folder / "point_cloud.ply", overwrite=True)
     with pytest.raises(ModelError, match="1 of 5 splats are unusable"):
         load_scene(folder)
     assert load_scene(folder, clean=True).model.num_splats == 4

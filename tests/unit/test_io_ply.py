@@ -41,7 +41,7 @@ def write(path: Path, rows: np.ndarray, text: bool = False, byte_order: str = "<
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    save_ply(tmp_path / "model.ply", random_model())
+    save_ply(random_model(), tmp_path / "model.ply")
     return tmp_path / "model.ply"
 
 
@@ -50,13 +50,13 @@ def saved(tmp_path: Path) -> Path:
 def test_load_undoes_save_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, n: int, sh_degree: int, seed: int):
     path = tmp_path_factory.mktemp("ply") / "model.ply"
     model = random_model(n, sh_degree, seed)
-    save_ply(path, model)
+    save_ply(model, path)
     assert_same(load_ply(path), model)
 
 
 def test_more_splats_than_are_converted_at_once(tmp_path: Path) -> None:
     model = random_model(20_001, sh_degree=1)
-    save_ply(tmp_path / "model.ply", model)
+    save_ply(model, tmp_path / "model.ply")
     assert_same(load_ply(tmp_path / "model.ply"), model)
 
 
@@ -100,9 +100,9 @@ def test_other_elements_are_ignored(saved: Path, tmp_path: Path) -> None:
 
 def test_refuses_to_overwrite(saved: Path) -> None:
     with pytest.raises(PotrError, match=r"model\.ply: exists already"):
-        save_ply(saved, random_model(seed=1))
+        save_ply(random_model(seed=1), saved)
     assert_same(load_ply(saved), random_model())
-    save_ply(saved, random_model(seed=1), overwrite=True)
+    save_ply(random_model(seed=1), saved, overwrite=True)
     assert_same(load_ply(saved), random_model(seed=1))
 
 
@@ -192,7 +192,7 @@ def test_any_damage_to_the_header_is_a_model_error_or_a_model(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("ply")
-    save_ply(folder / "model.ply", random_model(2, 0))
+    save_ply(random_model(2, 0), folder / "model.ply")
     content = bytearray((folder / "model.ply").read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -219,7 +219,7 @@ def test_each_kind_of_defect_is_counted_and_cleaned(tmp_path: Path, field: str, 
     model = random_model(9)
     damaged = getattr(model, field).clone()
     damaged[[2, 5]] = value
-    save_ply(tmp_path / "model.ply", dataclasses.replace(model, **{field: damaged}))
+    save_ply(dataclasses.replace(model, **{field: damaged}), tmp_path / "model.ply")
     with pytest.raises(ModelError) as refusal:
         load_ply(tmp_path / "model.ply")
     assert f"2 of 9 splats are unusable: 2 with {kind} (clean=True" in str(refusal.value)
@@ -252,3 +252,13 @@ def test_cleaning_everything_away_is_refused() -> None:
     model = random_model(3)
     with pytest.raises(ModelError, match="nothing is left after cleaning: 3 of 3 splats"):
         clean_model(dataclasses.replace(model, quats=torch.zeros_like(model.quats)))
+
+
+def test_swapped_arguments_are_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        PotrError, match=r"expected save_ply\(model, path\), found save_ply\(str, SplatModel\): swapped"
+    ):
+        save_ply("model.ply", random_model())  # type: ignore[arg-type]
+    with pytest.raises(PotrError, match=r"found save_ply\(bytes, \w*Path\)$"):
+        save_ply(b"", tmp_path / "model.ply")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []

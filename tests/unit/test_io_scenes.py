@@ -79,5 +79,5 @@ def test_downscaled_photographs() -> None:
 
 def test_a_real_model_survives_saving(tmp_path: Path) -> None:
     source = SCENES / "fern" / "point_cloud.ply"
-    save_ply(tmp_path / "copy.ply", load_ply(source))
+    save_ply(load_ply(source), tmp_path / "copy.ply")
     assert (tmp_path / "copy.ply").read_bytes() == source.read_bytes()

@@ -6,9 +6,10 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from potr.errors import install_command
 from potr.experiment.tables.document import Figure, Panel, Series
 
-HOW_TO_GET = "no figures: matplotlib is not installed; pip install 'potr[figures]' brings it"
+HOW_TO_GET = f"no figures: matplotlib is not installed; what brings it: {install_command('figures')}"
 FORMATS = ("svg", "png")
 _WIDTH, _HEIGHT, _ROW = 4.6, 3.4, 0.23  # inches: of a panel, and of a category
 _SETTINGS: Any = {
