@@ -23,7 +23,7 @@ from potr.experiment.tables import write
 from potr.experiment.tracking import track_sweep
 from potr.progress import Progress
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("potr.run")  # __name__ is __main__ under python -m, which no handler of ours hears
 
 # Whatever else begins with a dash is meant as KEY=VALUE.
 HYDRA_OPTIONS = (

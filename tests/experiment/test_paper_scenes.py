@@ -3,6 +3,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,19 @@ def test_a_run_without_the_data_ends_with_one_message(tmp_path: Path) -> None:
     assert done.stderr.count("python -m potr.datasets download garden") == 1
     assert "garden (MipNeRF360): no photographs and no model found" in done.stderr
     assert not (tmp_path / "outputs" / "garden").exists()
+
+
+def test_a_sweep_as_a_module_says_what_is_missing_and_leaves_nothing(tmp_path: Path) -> None:
+    done = program("-m", "dataset=garden,truck", cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.match(r"\d\d:\d\d:\d\d MipNeRF360: 0 of 1 scenes here\n", done.stderr)  # by our handler: with the time
+    for said in ("TanksAndTemples: 0 of 1 scenes here", "none of the 2 runs can be done"):
+        assert done.stderr.count(said) == 1
+    assert not list(tmp_path.iterdir())
+    done = program("-m", "dataset=garden,folder", "dataset.path=.", "--quality", "0.3", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--quality 0.3: did you mean quality=0.3?" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_path_and_model_can_be_given_for_one_scene(
