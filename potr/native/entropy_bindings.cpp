@@ -71,11 +71,11 @@ NB_MODULE(_entropy, m) {
         "nodes"_a, "tail_depths"_a, "tail_bits"_a, "counts"_a);
     m.def(
         "decode_octree",
-        [](nb::bytes coded, size_t max_splats, int version) {
-            const OctreeBytes o = without_gil([&] { return decode_octree(view(coded), max_splats, version); });
+        [](nb::bytes coded, size_t max_splats) {
+            const OctreeBytes o = without_gil([&] { return decode_octree(view(coded), max_splats); });
             return nb::make_tuple(to_bytes(o.nodes), to_bytes(o.tail_depths), to_bytes(o.tail_bits), to_bytes(o.counts));
         },
-        "coded"_a, "max_splats"_a, "version"_a);
+        "coded"_a, "max_splats"_a);
 
     nb::class_<Neighbors>(m, "Neighbors")
         .def(
@@ -94,41 +94,35 @@ NB_MODULE(_entropy, m) {
         check_lengths(n, values);
         return to_bytes(without_gil([&] { return encode_opacity(n, values.data()); }));
     });
-    m.def("decode_opacity", [](nb::bytes coded, const Neighbors& n, Column<uint16_t> values, int version) {
+    m.def("decode_opacity", [](nb::bytes coded, const Neighbors& n, Column<uint16_t> values) {
         check_lengths(n, values);
-        without_gil([&] { decode_opacity(view(coded), n, values.data(), version); });
+        without_gil([&] { decode_opacity(view(coded), n, values.data()); });
     });
     m.def("encode_scales", [](const Neighbors& n, Triples<const uint16_t> values) {
         check_lengths(n, values);
         return to_bytes(without_gil([&] { return encode_scales(n, values.data()); }));
     });
-    m.def("decode_scales", [](nb::bytes coded, const Neighbors& n, Triples<uint16_t> values, int version) {
+    m.def("decode_scales", [](nb::bytes coded, const Neighbors& n, Triples<uint16_t> values) {
         check_lengths(n, values);
-        without_gil([&] { decode_scales(view(coded), n, values.data(), version); });
+        without_gil([&] { decode_scales(view(coded), n, values.data()); });
     });
     m.def("encode_rotation", [](const Neighbors& n, Triples<const uint16_t> scales, Triples<const int16_t> values) {
         check_lengths(n, scales, values);
         return to_bytes(without_gil([&] { return encode_rotation(n, scales.data(), values.data()); }));
     });
-    m.def("decode_rotation", [](nb::bytes coded, const Neighbors& n, Triples<const uint16_t> scales, Triples<int16_t> values, int version) {
+    m.def("decode_rotation", [](nb::bytes coded, const Neighbors& n, Triples<const uint16_t> scales, Triples<int16_t> values) {
         check_lengths(n, scales, values);
-        without_gil([&] { decode_rotation(view(coded), n, scales.data(), values.data(), version); });
+        without_gil([&] { decode_rotation(view(coded), n, scales.data(), values.data()); });
     });
     m.def("encode_sh_dc", [](const Neighbors& n, Sh<const int32_t> sh) {
         check_lengths(n, sh);
         const int k = coefficients(sh.shape(1));
         return to_bytes(without_gil([&] { return encode_sh_dc(n, k, sh.data()); }));
     });
-    m.def("decode_sh_dc", [](nb::bytes coded, const Neighbors& n, Sh<int32_t> sh, int version) {
+    m.def("decode_sh_dc", [](nb::bytes coded, const Neighbors& n, Sh<int32_t> sh) {
         check_lengths(n, sh);
         const int k = coefficients(sh.shape(1));
-        without_gil([&] { decode_sh_dc(view(coded), n, k, sh.data(), version); });
-    });
-    m.def("decode_sh_ac_version2", [](nb::bytes coded, const Neighbors& n, Column<const uint16_t> opacity, Triples<const uint16_t> scales,
-                                      Sh<int32_t> sh) {
-        check_lengths(n, opacity, scales, sh);
-        const int k = coefficients_with_ac(sh.shape(1));
-        without_gil([&] { decode_sh_ac_version2(view(coded), n, opacity.data(), scales.data(), k, sh.data()); });
+        without_gil([&] { decode_sh_dc(view(coded), n, k, sh.data()); });
     });
 
     nb::class_<AcLuma>(m, "AcLuma").def(nb::init<size_t>(), "splats"_a).def("close", &AcLuma::close);

@@ -38,7 +38,6 @@ VALID: dict[str, Callable[[], QuantizedModel]] = {
     "compressible": lambda: random_quantized(12, 400, 3, max_depth=6, zeros=0.98),
     "extremes": lambda: extreme_quantized(levels=300),
 }
-VERSION_2 = (*(f"version2_{name}" for name in VALID), "version2_base")  # read, not written any more: the files stay
 VALID |= {f"modelled_{name}": make for name, make in VALID.items()}  # the same in format version 3
 
 
