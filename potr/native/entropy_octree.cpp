@@ -145,12 +145,14 @@ class OctreeCoder {
     }
 
     void code_leaf(Node& node, const Around& around) {
+        const uint32_t most = kDeepest - depth_;
         uint32_t below = in_ ? in_->tail_depths.byte() : 0;
+        if (below > most) coder_.fail("expected a leaf at depth 21 at most");
         const int siblings = std::popcount(around.siblings);
         depth_mixer_.choose(std::array{context(depth_, last_leaf_depth_), context(depth_), context(depth_, around.leaf_depth),
                                        context(depth_, around.count, siblings)});
         below = depth_mixer_.symbol(coder_, below, 5, 0);
-        if (below > static_cast<uint32_t>(kDeepest - depth_)) coder_.fail("expected a leaf at depth 21 at most");
+        if (below > most) coder_.fail("expected a leaf at depth 21 at most");
         out_.tail_depths.push_back(static_cast<uint8_t>(below));
         for (uint32_t left = 3 * below; left > 0;) {
             const uint32_t count = std::min(left, kBits);
@@ -179,6 +181,7 @@ class OctreeCoder {
             uint32_t more = 0;  // splats in it but one
             if (in_)
                 for (int shift = 0;; shift += 7) {
+                    if (shift > 21) coder_.fail("expected counts of at most 4 bytes");  // 2^28 splats in a leaf
                     const uint32_t byte = in_->counts.byte();
                     more |= (byte & 127) << shift;
                     if (byte < 128) break;
