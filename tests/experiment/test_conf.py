@@ -3,7 +3,6 @@
 
 import dataclasses
 import inspect
-import re
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from potr.experiment.overrides import STAGES
 from potr.experiment.published import published
 from potr.experiment.schema import BackendChoice
 from potr.experiment.tables import write
-from potr.experiment.tables.ablation import PARTS
 from potr.rasterizer.cuda import CudaRasterizer
 from tests.helpers.conf_comments import from_quality_yaml, path_of
 
@@ -61,7 +59,7 @@ def test_every_option_composes(path: Path) -> None:
 
 def test_every_group_and_option_changes_something_or_is_the_default() -> None:
     usual = schema.to_yaml(composed())
-    defaults = {"demo", "default", "from_quality", "auto", "none", "standard", "local", "rate_distortion", "nothing"}
+    defaults = {"demo", "default", "from_quality", "auto", "none", "standard", "local", "rate_distortion"}
     for path in FILES:
         group, option = path.parent.name, path.stem
         if group in GROUPS and (option not in defaults or (group, option) in {("prune", "none"), ("compact", "none")}):
@@ -73,18 +71,6 @@ def test_every_codec_parameter_is_documented_as_the_code_has_it(stage: str) -> N
     text = path_of(stage).read_text()
     assert text == from_quality_yaml(stage), "run python -m tests.helpers.conf_comments"
     assert text.count(": null\n") == len(dataclasses.fields(STAGES[stage]))
-
-
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_every_key_has_a_comment_above_it(path: Path) -> None:
-    lines = path.read_text().splitlines()
-    assert "# SPDX-License-Identifier: Apache-2.0" in lines[:2]
-    keys = [(number, line) for number, line in enumerate(lines) if re.match(r"\s*[\w/.]+:(\s|$)", line)]
-    if path.name == "potr.yaml":  # the help text that follows is no key
-        keys = [(number, line) for number, line in keys if re.match(r"\w+:", line)]
-    assert keys or path.stem == "nothing"
-    for number, line in keys:
-        assert lines[number - 1].lstrip().startswith("# "), f"{path}:{number + 1}: {line}"
 
 
 @pytest.mark.parametrize(
@@ -206,12 +192,6 @@ def test_every_experiment_sweeps_over_values_that_there_are(experiment: str) -> 
 def test_the_main_table_has_every_scene_of_the_paper() -> None:
     scenes = [scene for suite in published().scenes_of.values() for scene in suite]
     assert swept("main_table")["dataset"].split(",") == scenes
-
-
-def test_every_part_that_can_be_left_out_is_one_of_the_ablation_s() -> None:
-    assert {path.stem for path in (CONF / "without").glob("*.yaml")} == {"nothing", *PARTS}
-    for part, without in PARTS.items():
-        assert schema.changes(composed(f"without={part}")) == without
 
 
 def test_the_ablation_sweeps_over_every_rung() -> None:
