@@ -146,7 +146,6 @@ def quantize_geometry(
         rotation_step=float(np.float32(rotation_step)),
         sh=np.zeros((len(order), coefficients, 3), np.int32),
         sh_steps=_sh_steps(coefficients, config).numpy(),
-        opacity_boost=float(np.float32(config.opacity_boost)),
     )
     return quantized, index
 

@@ -30,7 +30,6 @@ def test_the_known_parameters_of_the_paper_at_its_quality() -> None:
     assert config.compact.chroma_multiplier == 3
     assert config.prune.max_negative_share == 0.02
     assert (config.quantize.dc_multiplier, config.quantize.ac_multiplier) == (11, 11)
-    assert config.quantize.opacity_boost == 0.33
 
 
 @pytest.mark.parametrize("quality", [0, -1, 1.01, float("nan"), "0.5"])

@@ -6,7 +6,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
+from potr.codec import parameters
 from potr.codec.decoder import describe
 from potr.codec.entropy import Entropy
 from potr.codec.quantized import QuantizedModel
@@ -42,8 +44,10 @@ VALID |= {f"modelled_{name}": make for name, make in VALID.items()}  # the same 
 
 
 def pack(name: str) -> bytes:
-    """The file of a case as the encoder writes it now."""
-    return pack_model(VALID[name](), ZSTD_LEVEL, Entropy.ANS if name.startswith("modelled_") else Entropy.ZSTD)
+    """The file of a case as the encoder writes it now, but for eight bytes that were a parameter when it was made."""
+    reserved = -(2.0**64) if "extremes" in name else 0.33
+    with mock.patch.object(parameters, "RESERVED", reserved):
+        return pack_model(VALID[name](), ZSTD_LEVEL, Entropy.ANS if name.startswith("modelled_") else Entropy.ZSTD)
 
 
 def hash_row(name: str, model: SplatModel) -> str:

@@ -208,7 +208,7 @@ DEFECTS = (
     Defect("origin_nan", "model", "origin: expected finite", _patch(MODEL, 16, "d", math.nan)),
     Defect("extent_0", "model", "extent: expected positive", _patch(MODEL, 40, "d", 0.0)),
     Defect("extent_infinite", "model", "extent: expected finite", _patch(MODEL, 40, "d", math.inf)),
-    Defect("opacity_boost_nan", "model", "opacity_boost: expected finite", _patch(MODEL, 48, "d", math.nan)),
+    Defect("opacity_boost_nan", "model", "reserved: expected a finite value", _patch(MODEL, 48, "d", math.nan)),
     Defect("scale_origin_huge", "model", "scale_origin: expected finite", _patch(MODEL, 56, "f", 1e30)),
     Defect("scale_step_negative", "model", "scale_step: expected positive", _patch(MODEL, 60, "f", -0.1)),
     Defect("rotation_step_nan", "model", "rotation_step: expected positive", _patch(MODEL, 64, "f", math.nan)),
