@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""conf/: every file composes, says what each key is for, and refuses what is misspelt or out of range."""
+"""conf/: every file composes, and refuses what is misspelt or out of range."""
 
 import dataclasses
 import inspect
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
 from potr.codec.config import Criterion
 from potr.codec.entropy import Entropy
@@ -23,7 +24,6 @@ from potr.experiment.published import published
 from potr.experiment.schema import BackendChoice
 from potr.experiment.tables import write
 from potr.rasterizer.cuda import CudaRasterizer
-from tests.helpers.conf_comments import from_quality_yaml, path_of
 
 CONF = schema.conf_folder()
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -67,10 +67,9 @@ def test_every_group_and_option_changes_something_or_is_the_default() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_codec_parameter_is_documented_as_the_code_has_it(stage: str) -> None:
-    text = path_of(stage).read_text()
-    assert text == from_quality_yaml(stage), "run python -m tests.helpers.conf_comments"
-    assert text.count(": null\n") == len(dataclasses.fields(STAGES[stage]))
+def test_from_quality_lists_every_codec_parameter_and_sets_none(stage: str) -> None:
+    listed = OmegaConf.to_container(OmegaConf.load(CONF / stage / "from_quality.yaml"))
+    assert listed == {field.name: None for field in dataclasses.fields(STAGES[stage])}
 
 
 @pytest.mark.parametrize(
@@ -196,8 +195,6 @@ def test_the_main_table_has_every_scene_of_the_paper() -> None:
 
 def test_the_ablation_sweeps_over_every_rung() -> None:
     assert swept("ablation")["rung"].split(",") == list(RUNG_NAMES)
-    told = " ".join(line.lstrip("# ") for line in (CONF / "run.yaml").read_text().splitlines())
-    assert f": {', '.join(RUNG_NAMES)}. For experiment=ablation" in told
 
 
 def test_a_rung_is_a_codec_and_its_ends_are_the_presets() -> None:
