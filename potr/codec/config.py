@@ -139,9 +139,9 @@ class QuantizeConfig(_Checked):
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """Everything the encoder needs beside the model and its views."""
+    """Everything the encoder needs beside the model and its views; codec.quality.config_for makes one."""
 
-    name: str = "paper"
-    prune: PruneConfig = PruneConfig()
-    compact: CompactConfig = CompactConfig()
-    quantize: QuantizeConfig = QuantizeConfig()
+    name: str
+    prune: PruneConfig
+    compact: CompactConfig
+    quantize: QuantizeConfig

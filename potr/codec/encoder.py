@@ -24,7 +24,7 @@ from potr.codec.footprint import pixel_sizes
 from potr.codec.geometry_rdoq import choose_levels
 from potr.codec.prune import PruneState, absolute_target, final_cap, prune, start
 from potr.codec.quality import config_for
-from potr.codec.quantize import quantize_colors, quantize_geometry, raise_scales
+from potr.codec.quantize import check_levels_fit, quantize_colors, quantize_geometry, raise_scales
 from potr.codec.quantized import QuantizedModel
 from potr.codec.refit import COLOR_RELAXATION, refit
 from potr.codec.serialize import pack_model
@@ -90,10 +90,12 @@ def encode(
     Raises:
         ModelError: the model has NaN, infinite, zero-norm or absurd values; counts them.
         SceneError: there are no views, or none of them sees a splat.
+        ConfigError: SH steps too fine for the model's coefficients.
     """
     model = model.detach()
     check_model(model)  # a model made in memory has not come through a file
     config = config or config_for(quality)
+    check_levels_fit(model, config.quantize)
     rasterizer = rasterizer or select("auto")
     model = model.to(rasterizer.device)
     _check_in_sight(model, views)
