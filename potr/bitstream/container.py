@@ -17,7 +17,7 @@ from potr.bitstream.entropy import Coder
 from potr.errors import BitstreamError
 
 MAGIC = b"\x89POTR\r\n\x1a"  # a high bit, a line end and an end-of-file mark: text-mode copying is noticed at once
-VERSIONS = (1, 2, 3)
+VERSIONS = (1, 3)  # 2 was a development version
 _HEADER = struct.Struct("<8sHHIQI")  # magic, version, flags, sections, file size, table checksum; then its own checksum
 _ENTRY = struct.Struct("<BBBBIQQ")  # id, coder, layout, reserved, checksum, raw size, coded size
 _THREADS = min(4, os.cpu_count() or 1)  # at level 22 each may take hundreds of megabytes for millions of splats
@@ -58,7 +58,6 @@ class SectionId(IntEnum):
     LOG_SCALES = 20, "log_scales"
     ROTATION = 21, "rotation"
     SH_DC = 22, "sh_dc"
-    SH_AC = 23, "sh_ac"
     SH_AC_LUMA = 24, "sh_ac.luma"
     SH_AC_CHROMA = 25, "sh_ac.chroma"
 
@@ -68,7 +67,6 @@ _SECTIONS = {
     version: {int(section): section for section in sections}
     for version, sections in {
         1: [section for section in SectionId if section < SectionId.OCTREE],
-        2: [SectionId.MODEL, *_MODELLED, SectionId.SH_AC],
         3: [SectionId.MODEL, *_MODELLED, SectionId.SH_AC_LUMA, SectionId.SH_AC_CHROMA],
     }.items()
 }
@@ -203,8 +201,10 @@ def unpack(data: bytes) -> Bitstream:
     if bytes(header.bytes(len(MAGIC))) != MAGIC:
         raise header.error("expected the magic bytes of a POTR file", 0)
     version = header.u16()
+    if version == 2:
+        raise header.error("format version 2 is of a development version of potr: encode the model again", 8)
     if version not in VERSIONS:
-        raise header.error(f"expected format version 1 to {max(VERSIONS)}, got {version}", 8)
+        raise header.error(f"expected format version 1 or 3, got {version}", 8)
     flags, count, size, table_checksum = header.u16(), header.u32(), header.u64(), header.u32()
     if header.u32() != zlib.crc32(data[: _HEADER.size]):
         raise header.error("the header's checksum does not hold", _HEADER.size)

@@ -132,8 +132,6 @@ class QuantizeConfig(_Checked):
     scale_step: float = _limits(1e-4, 2.0, 0.035)
     # Position step as a share of the splat's own size.
     position_gamma: float = _limits(1e-6, 10.0, 0.25)
-    # Hint carried to renderers; decoders do not apply it.
-    opacity_boost: float = _limits(0.0, 10.0, 0.33)
     # The coder: by context (format version 3), or byte streams under zstd (version 1).
     entropy: Entropy = Entropy.ZSTD
     zstd_level: int = _limits(1, 22, 22)
@@ -141,9 +139,9 @@ class QuantizeConfig(_Checked):
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """Everything the encoder needs beside the model and its views."""
+    """Everything the encoder needs beside the model and its views; codec.quality.config_for makes one."""
 
-    name: str = "paper"
-    prune: PruneConfig = PruneConfig()
-    compact: CompactConfig = CompactConfig()
-    quantize: QuantizeConfig = QuantizeConfig()
+    name: str
+    prune: PruneConfig
+    compact: CompactConfig
+    quantize: QuantizeConfig

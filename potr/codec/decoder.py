@@ -97,7 +97,6 @@ def describe(data: bytes) -> dict[str, Any]:
         "scale_step": parameters.scale_step,
         "rotation_step": parameters.rotation_step,
         "sh_steps": parameters.sh_steps.tolist(),
-        "opacity_boost": parameters.opacity_boost,
         "header_bytes": HEADER_SIZE + ENTRY_SIZE * len(bitstream.sections),
         "sections": [
             {

@@ -25,7 +25,7 @@ from potr.codec.geometry_rdoq import choose_levels
 from potr.codec.own_renders import model_alone
 from potr.codec.prune import PruneState, absolute_target, final_cap, prune, stands, start
 from potr.codec.quality import config_for
-from potr.codec.quantize import quantize_colors, quantize_geometry, raise_scales
+from potr.codec.quantize import check_levels_fit, quantize_colors, quantize_geometry, raise_scales
 from potr.codec.quantized import QuantizedModel
 from potr.codec.refit import COLOR_RELAXATION, refit
 from potr.codec.serialize import pack_model
@@ -96,11 +96,13 @@ def encode(
     Raises:
         ModelError: the model has NaN, infinite, zero-norm or absurd values; counts them.
         SceneError: there are no views, or none of them sees a splat.
+        ConfigError: SH steps too fine for the model's coefficients.
     """
     _check_kind(model)
     model = model.detach()
     check_model(model)  # a model made in memory has not come through a file
     config = config or config_for(quality)
+    check_levels_fit(model, config.quantize)
     rasterizer = rasterizer or select("auto")
     if views is None:
         alone = model_alone(model, rasterizer, progress=progress)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of format versions 2 and 3: every attribute coded by context (docs/format.md, sections 12 to 15).
+"""The sections of format version 3: every attribute coded by context (docs/format.md, sections 12 to 15).
 
 The models need what was decoded before: opacity, scales and DC the octree, rotation the scales, AC opacity and scales,
 the chroma's AC the luma's, splat by splat. So two threads share the work; each section has
-its own coder and statistics. Version 3 is written; version 2, with all AC in one section, is read.
+its own coder and statistics.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read_modelled(bitstream: Bitstream, parameters: Parameters) -> dict[str, NDA
     """
     from potr import _entropy
 
-    n, k, version = parameters.num_splats, parameters.num_coefficients, bitstream.version
+    n, k = parameters.num_splats, parameters.num_coefficients
     raw_sizes = {
         SectionId.OCTREE: _OCTREE_BYTES,
         SectionId.OPACITY: _OPACITY_BYTES,
@@ -77,32 +77,29 @@ def read_modelled(bitstream: Bitstream, parameters: Parameters) -> dict[str, NDA
     }
     if k > 1:
         ac_bytes = _CHANNEL_BYTES * (k - 1)
-        split = {SectionId.SH_AC_LUMA: ac_bytes, SectionId.SH_AC_CHROMA: 2 * ac_bytes}
-        raw_sizes |= {SectionId.SH_AC: 3 * ac_bytes} if version == 2 else split
+        raw_sizes |= {SectionId.SH_AC_LUMA: ac_bytes, SectionId.SH_AC_CHROMA: 2 * ac_bytes}
     for coded in bitstream.sections:
         if coded.id is not SectionId.MODEL and coded.id not in raw_sizes:
             raise coded.error("a model of SH degree 0 has no such section")
     sections = {i: _checked(bitstream.find(i), n * size) for i, size in raw_sizes.items()}
 
-    cells, depths = _read_octree(sections[SectionId.OCTREE], n, version)
+    cells, depths = _read_octree(sections[SectionId.OCTREE], n)
     neighbors = _entropy.Neighbors(cells, depths)
     opacity, scales = np.empty(n, np.uint16), np.empty((n, 3), np.uint16)
     rotation, sh = np.empty((n, 3), np.int16), np.zeros((n, k, 3), np.int32)
     ac, luma = (neighbors, opacity, scales, sh), _entropy.AcLuma(n)
     with ThreadPoolExecutor(1) as pool:
         try:
-            first = pool.submit(_run, sections[SectionId.OPACITY], _entropy.decode_opacity, neighbors, opacity, version)
-            others = [pool.submit(_run, sections[SectionId.SH_DC], _entropy.decode_sh_dc, neighbors, sh, version)]
-            if k > 1 and version > 2:
+            first = pool.submit(_run, sections[SectionId.OPACITY], _entropy.decode_opacity, neighbors, opacity)
+            others = [pool.submit(_run, sections[SectionId.SH_DC], _entropy.decode_sh_dc, neighbors, sh)]
+            if k > 1:
                 chroma = (sections[SectionId.SH_AC_CHROMA], _entropy.decode_sh_ac_chroma, *ac, luma)
                 others.append(pool.submit(_run, *chroma))
-            _run(sections[SectionId.LOG_SCALES], _entropy.decode_scales, neighbors, scales, version)
+            _run(sections[SectionId.LOG_SCALES], _entropy.decode_scales, neighbors, scales)
             first.result()
-            if k > 1 and version == 2:
-                _run(sections[SectionId.SH_AC], _entropy.decode_sh_ac_version2, *ac)
-            elif k > 1:
+            if k > 1:
                 _run(sections[SectionId.SH_AC_LUMA], _entropy.decode_sh_ac_luma, *ac, luma)
-            _run(sections[SectionId.ROTATION], _entropy.decode_rotation, neighbors, scales, rotation, version)
+            _run(sections[SectionId.ROTATION], _entropy.decode_rotation, neighbors, scales, rotation)
         finally:
             luma.close()  # nobody waits for what will not come
         for other in others:
@@ -128,10 +125,10 @@ def _run(section: CodedSection, decode: Callable[..., Any], *arguments: Any) -> 
         raise section.error_within(offset, reason) from None
 
 
-def _read_octree(section: CodedSection, n: int, version: int) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+def _read_octree(section: CodedSection, n: int) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     from potr import _entropy
 
-    streams = OctreeStreams(*_run(section, _entropy.decode_octree, n, version))
+    streams = OctreeStreams(*_run(section, _entropy.decode_octree, n))
     try:
         return decode_octree(streams, n)
     except BitstreamError as error:

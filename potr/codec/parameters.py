@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from potr.bitstream.buffer import Reader
 from potr.bitstream.container import CodedSection
-from potr.codec.quantized import MAX_SPLATS, SH_DEGREES, QuantizedModel
+from potr.codec.quantized import MAX_REAL, MAX_SPLATS, SH_DEGREES, QuantizedModel
 
 _FIXED = struct.Struct("<IIB7x3dddfff4x")
 _MAX_TABLE = 1 << 16
+RESERVED = float(np.float32(0.33))  # once a hint to renderers; it stays so that no file changes
 _LARGEST = _FIXED.size + 4 * (3 * max(SH_DEGREES) + _MAX_TABLE)
 
 
@@ -25,7 +26,6 @@ class Parameters:
     num_splats: int
     origin: NDArray[np.float64]
     extent: float
-    opacity_boost: float
     scale_origin: float
     scale_step: float
     rotation_step: float
@@ -46,7 +46,6 @@ class Parameters:
             model.num_splats,
             model.origin,
             model.extent,
-            model.opacity_boost,
             model.scale_origin,
             model.scale_step,
             model.rotation_step,
@@ -63,7 +62,7 @@ def parameters_to_bytes(parameters: Parameters) -> bytes:
         parameters.sh_degree,
         *parameters.origin,
         parameters.extent,
-        parameters.opacity_boost,
+        RESERVED,
         parameters.scale_origin,
         parameters.scale_step,
         parameters.rotation_step,
@@ -88,13 +87,13 @@ def parameters_from_bytes(coded: CodedSection) -> Parameters:
     if sh_degree not in SH_DEGREES.values():
         raise reader.error(f"expected an SH degree of 0 to 3, got {sh_degree}", 8)
     reader.zeros(7)
-    origin, extent, opacity_boost = reader.array("<f8", 3), reader.f64(), reader.f64()
+    origin, extent, reserved = reader.array("<f8", 3), reader.f64(), reader.f64()
+    if not abs(reserved) <= MAX_REAL:  # false for NaN too
+        raise reader.error("reserved: expected a finite value up to 2^64 in magnitude", 48)
     scale_origin, scale_step, rotation_step = reader.f32(), reader.f32(), reader.f32()
     reader.zeros(4)
     num_coefficients = (sh_degree + 1) ** 2
     sh_steps = reader.array("<f4", 3 * num_coefficients).reshape(num_coefficients, 3)
     opacity_table = reader.array("<f4", table_size)
     reader.finish()
-    return Parameters(
-        num_splats, origin, extent, opacity_boost, scale_origin, scale_step, rotation_step, sh_steps, opacity_table
-    )
+    return Parameters(num_splats, origin, extent, scale_origin, scale_step, rotation_step, sh_steps, opacity_table)

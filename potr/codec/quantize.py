@@ -15,9 +15,10 @@ from torch import Tensor
 from potr.codec.color import opponent_to_rgb, rgb_to_opponent
 from potr.codec.config import QuantizeConfig
 from potr.codec.octree import order_leaves
-from potr.codec.quantized import MAX_DEPTH, QuantizedModel
+from potr.codec.quantized import MAX_DEPTH, MAX_SH, QuantizedModel
 from potr.codec.sh_rates import assumed_rates, measured_rates
 from potr.codec.sh_solver import RateModel, round_coefficients
+from potr.errors import ConfigError
 from potr.rasterizer.base import ColorStatistics
 from potr.rotation import canonical_axes
 from potr.splats import SplatModel
@@ -25,6 +26,7 @@ from potr.splats import SplatModel
 log = logging.getLogger(__name__)
 
 MAX_SCALE_INDEX = (1 << 16) - 1
+REFIT_ROOM = 2.0  # how far refits may raise the largest SH coefficient before its level no longer fits
 DILATION = 0.3  # px^2 that the projection adds to every splat's variance (Kerbl et al. 2023)
 
 
@@ -146,7 +148,6 @@ def quantize_geometry(
         rotation_step=float(np.float32(rotation_step)),
         sh=np.zeros((len(order), coefficients, 3), np.int32),
         sh_steps=_sh_steps(coefficients, config).numpy(),
-        opacity_boost=float(np.float32(config.opacity_boost)),
     )
     return quantized, index
 
@@ -215,6 +216,25 @@ def _sh_steps(coefficients: int, config: QuantizeConfig) -> Tensor:
     steps[0] = 1.0 / config.dc_multiplier
     steps[:, 1:] *= config.chroma_step_ratio
     return steps
+
+
+def check_levels_fit(model: SplatModel, config: QuantizeConfig) -> None:
+    """Refuse steps so fine that levels of the model's colours would not fit the format, before any work is done.
+
+    Raises:
+        ConfigError: names the multiplier, and the largest that fits.
+    """
+    gain = max(
+        3**0.5, 4 / 6**0.5 / config.chroma_step_ratio
+    )  # rows of the opponent transform, over the channels' steps
+    for name, sh in (("dc_multiplier", model.sh_dc), ("ac_multiplier", model.sh_ac)):
+        peak = float(sh.abs().max()) if sh.numel() else 0.0
+        most = MAX_SH / (REFIT_ROOM * gain * peak) if peak else float("inf")
+        if getattr(config, name) > most:
+            raise ConfigError(
+                f"QuantizeConfig.{name}: expected at most {most:.6g} for SH coefficients of up to {peak:.6g}, "
+                f"whose levels must stay below 2^24, got {getattr(config, name):g}"
+            )
 
 
 def quantize_sh(

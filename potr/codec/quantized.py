@@ -48,7 +48,6 @@ class QuantizedModel:
         sh: [N, K, 3] int32 coefficients in the decorrelated colour space of ``potr.codec.color``, over sh_steps;
             magnitudes up to MAX_SH.
         sh_steps: [K, 3] float32, > 0.
-        opacity_boost: the paper's hint to renderers; decoders carry it and do not apply it.
 
     Real parameters have magnitudes up to MAX_REAL, steps and the extent are at least MIN_STEP.
     """
@@ -66,7 +65,6 @@ class QuantizedModel:
     rotation_step: float
     sh: NDArray[np.int32]
     sh_steps: NDArray[np.float32]
-    opacity_boost: float
 
     @property
     def num_splats(self) -> int:
@@ -110,7 +108,7 @@ def validate(model: QuantizedModel) -> None:
 
 
 def _validate_reals(model: QuantizedModel) -> None:
-    for field in ("origin", "extent", "opacity_table", "scale_origin", "opacity_boost"):
+    for field in ("origin", "extent", "opacity_table", "scale_origin"):
         if not np.all(np.abs(getattr(model, field)) <= MAX_REAL):  # false for NaN too
             raise QuantizedModelError(field, "expected finite values up to 2^64 in magnitude")
     for field in ("extent", "scale_step", "rotation_step", "sh_steps"):

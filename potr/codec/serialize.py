@@ -108,7 +108,6 @@ def deserialize(bitstream: Bitstream) -> QuantizedModel:
         scale_step=parameters.scale_step,
         rotation_step=parameters.rotation_step,
         sh_steps=parameters.sh_steps,
-        opacity_boost=parameters.opacity_boost,
         **arrays,
     )
     try:

@@ -33,7 +33,6 @@ STYLES = {
     "compressed_ply": Style("#cc79a7", "v"),
     "sog": Style("#e69f00", "D"),
     "decimate_spz": Style("#56b4e9", "<"),
-    "gsplat_png": Style("#882255", ">"),
     "c3dgs": Style("#6b4c9a", "P"),
     "mesongs": Style("#8c6d31", "X"),
 }

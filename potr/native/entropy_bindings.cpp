@@ -36,6 +36,12 @@ void check_lengths(const Neighbors& neighbors, const Arrays&... arrays) {
     if (((arrays.shape(0) != neighbors.size()) || ...)) throw std::invalid_argument("arrays differ in length");
 }
 
+// Of QuantizedModel: the columns' symbols have room for no more.
+void check_magnitudes(const Sh<const int32_t>& sh) {
+    for (size_t i = 0; i < sh.size(); ++i)
+        if (sh.data()[i] < -(1 << 24) || sh.data()[i] > 1 << 24) throw std::invalid_argument("expected magnitudes up to 2^24");
+}
+
 int coefficients(size_t k) {
     if (k != 1 && k != 4 && k != 9 && k != 16) throw std::invalid_argument("expected 1, 4, 9 or 16 coefficients");
     return static_cast<int>(k);
@@ -71,82 +77,112 @@ NB_MODULE(_entropy, m) {
         "nodes"_a, "tail_depths"_a, "tail_bits"_a, "counts"_a);
     m.def(
         "decode_octree",
-        [](nb::bytes coded, size_t max_splats, int version) {
-            const OctreeBytes o = without_gil([&] { return decode_octree(view(coded), max_splats, version); });
+        [](nb::bytes coded, size_t max_splats) {
+            const OctreeBytes o = without_gil([&] { return decode_octree(view(coded), max_splats); });
             return nb::make_tuple(to_bytes(o.nodes), to_bytes(o.tail_depths), to_bytes(o.tail_bits), to_bytes(o.counts));
         },
-        "coded"_a, "max_splats"_a, "version"_a);
+        "coded"_a, "max_splats"_a);
 
     nb::class_<Neighbors>(m, "Neighbors")
         .def(
             "__init__",
             [](Neighbors* self, Cells cells, Depths depths) {
                 if (cells.shape(0) != depths.shape(0)) throw std::invalid_argument("cells and depths differ in length");
-                for (size_t i = 0; i < depths.shape(0); ++i)
+                for (size_t i = 0; i < depths.shape(0); ++i) {
+                    const uint32_t* cell = &cells.data()[3 * i];
                     if (depths.data()[i] > 21) throw std::invalid_argument("expected depths up to 21");
+                    if ((cell[0] | cell[1] | cell[2]) >> depths.data()[i]) throw std::invalid_argument("expected cells below 2^depth");
+                }
                 nb::gil_scoped_release release;
                 new (self) Neighbors(cells.data(), depths.data(), depths.shape(0));
             },
             "cells"_a.noconvert(), "depths"_a.noconvert())
         .def("__len__", &Neighbors::size);
 
-    m.def("encode_opacity", [](const Neighbors& n, Column<const uint16_t> values) {
-        check_lengths(n, values);
-        return to_bytes(without_gil([&] { return encode_opacity(n, values.data()); }));
-    });
-    m.def("decode_opacity", [](nb::bytes coded, const Neighbors& n, Column<uint16_t> values, int version) {
-        check_lengths(n, values);
-        without_gil([&] { decode_opacity(view(coded), n, values.data(), version); });
-    });
-    m.def("encode_scales", [](const Neighbors& n, Triples<const uint16_t> values) {
-        check_lengths(n, values);
-        return to_bytes(without_gil([&] { return encode_scales(n, values.data()); }));
-    });
-    m.def("decode_scales", [](nb::bytes coded, const Neighbors& n, Triples<uint16_t> values, int version) {
-        check_lengths(n, values);
-        without_gil([&] { decode_scales(view(coded), n, values.data(), version); });
-    });
-    m.def("encode_rotation", [](const Neighbors& n, Triples<const uint16_t> scales, Triples<const int16_t> values) {
-        check_lengths(n, scales, values);
-        return to_bytes(without_gil([&] { return encode_rotation(n, scales.data(), values.data()); }));
-    });
-    m.def("decode_rotation", [](nb::bytes coded, const Neighbors& n, Triples<const uint16_t> scales, Triples<int16_t> values, int version) {
-        check_lengths(n, scales, values);
-        without_gil([&] { decode_rotation(view(coded), n, scales.data(), values.data(), version); });
-    });
-    m.def("encode_sh_dc", [](const Neighbors& n, Sh<const int32_t> sh) {
-        check_lengths(n, sh);
-        const int k = coefficients(sh.shape(1));
-        return to_bytes(without_gil([&] { return encode_sh_dc(n, k, sh.data()); }));
-    });
-    m.def("decode_sh_dc", [](nb::bytes coded, const Neighbors& n, Sh<int32_t> sh, int version) {
-        check_lengths(n, sh);
-        const int k = coefficients(sh.shape(1));
-        without_gil([&] { decode_sh_dc(view(coded), n, k, sh.data(), version); });
-    });
-    m.def("decode_sh_ac_version2", [](nb::bytes coded, const Neighbors& n, Column<const uint16_t> opacity, Triples<const uint16_t> scales,
-                                      Sh<int32_t> sh) {
-        check_lengths(n, opacity, scales, sh);
-        const int k = coefficients_with_ac(sh.shape(1));
-        without_gil([&] { decode_sh_ac_version2(view(coded), n, opacity.data(), scales.data(), k, sh.data()); });
-    });
+    // No array is converted: nanobind would decode into a copy and drop it.
+    m.def(
+        "encode_opacity",
+        [](const Neighbors& n, Column<const uint16_t> values) {
+            check_lengths(n, values);
+            return to_bytes(without_gil([&] { return encode_opacity(n, values.data()); }));
+        },
+        "neighbors"_a, "values"_a.noconvert());
+    m.def(
+        "decode_opacity",
+        [](nb::bytes coded, const Neighbors& n, Column<uint16_t> values) {
+            check_lengths(n, values);
+            without_gil([&] { decode_opacity(view(coded), n, values.data()); });
+        },
+        "coded"_a, "neighbors"_a, "values"_a.noconvert());
+    m.def(
+        "encode_scales",
+        [](const Neighbors& n, Triples<const uint16_t> values) {
+            check_lengths(n, values);
+            return to_bytes(without_gil([&] { return encode_scales(n, values.data()); }));
+        },
+        "neighbors"_a, "values"_a.noconvert());
+    m.def(
+        "decode_scales",
+        [](nb::bytes coded, const Neighbors& n, Triples<uint16_t> values) {
+            check_lengths(n, values);
+            without_gil([&] { decode_scales(view(coded), n, values.data()); });
+        },
+        "coded"_a, "neighbors"_a, "values"_a.noconvert());
+    m.def(
+        "encode_rotation",
+        [](const Neighbors& n, Triples<const uint16_t> scales, Triples<const int16_t> values) {
+            check_lengths(n, scales, values);
+            return to_bytes(without_gil([&] { return encode_rotation(n, scales.data(), values.data()); }));
+        },
+        "neighbors"_a, "scales"_a.noconvert(), "values"_a.noconvert());
+    m.def(
+        "decode_rotation",
+        [](nb::bytes coded, const Neighbors& n, Triples<const uint16_t> scales, Triples<int16_t> values) {
+            check_lengths(n, scales, values);
+            without_gil([&] { decode_rotation(view(coded), n, scales.data(), values.data()); });
+        },
+        "coded"_a, "neighbors"_a, "scales"_a.noconvert(), "values"_a.noconvert());
+    m.def(
+        "encode_sh_dc",
+        [](const Neighbors& n, Sh<const int32_t> sh) {
+            check_lengths(n, sh);
+            check_magnitudes(sh);
+            const int k = coefficients(sh.shape(1));
+            return to_bytes(without_gil([&] { return encode_sh_dc(n, k, sh.data()); }));
+        },
+        "neighbors"_a, "sh"_a.noconvert());
+    m.def(
+        "decode_sh_dc",
+        [](nb::bytes coded, const Neighbors& n, Sh<int32_t> sh) {
+            check_lengths(n, sh);
+            const int k = coefficients(sh.shape(1));
+            without_gil([&] { decode_sh_dc(view(coded), n, k, sh.data()); });
+        },
+        "coded"_a, "neighbors"_a, "sh"_a.noconvert());
 
     nb::class_<AcLuma>(m, "AcLuma").def(nb::init<size_t>(), "splats"_a).def("close", &AcLuma::close);
     const auto define_encode = [&](const char* name, auto encode) {
-        m.def(name, [encode](const Neighbors& n, Column<const uint16_t> opacity, Triples<const uint16_t> scales, Sh<const int32_t> sh) {
-            check_lengths(n, opacity, scales, sh);
-            const int k = coefficients_with_ac(sh.shape(1));
-            return to_bytes(without_gil([&] { return encode(n, opacity.data(), scales.data(), k, sh.data()); }));
-        });
+        m.def(
+            name,
+            [encode](const Neighbors& n, Column<const uint16_t> opacity, Triples<const uint16_t> scales, Sh<const int32_t> sh) {
+                check_lengths(n, opacity, scales, sh);
+                check_magnitudes(sh);
+                const int k = coefficients_with_ac(sh.shape(1));
+                return to_bytes(without_gil([&] { return encode(n, opacity.data(), scales.data(), k, sh.data()); }));
+            },
+            "neighbors"_a, "opacity"_a.noconvert(), "scales"_a.noconvert(), "sh"_a.noconvert());
     };
     const auto define_decode = [&](const char* name, auto decode) {
-        m.def(name, [decode](nb::bytes coded, const Neighbors& n, Column<const uint16_t> opacity, Triples<const uint16_t> scales,
-                             Sh<int32_t> sh, AcLuma& luma) {
-            check_lengths(n, opacity, scales, sh);
-            if (luma.size() != n.size()) throw std::invalid_argument("arrays differ in length");
-            const int k = coefficients_with_ac(sh.shape(1));
-            without_gil([&] { decode(view(coded), n, opacity.data(), scales.data(), k, sh.data(), luma); });
-        });
+        m.def(
+            name,
+            [decode](nb::bytes coded, const Neighbors& n, Column<const uint16_t> opacity, Triples<const uint16_t> scales,
+                     Sh<int32_t> sh, AcLuma& luma) {
+                check_lengths(n, opacity, scales, sh);
+                if (luma.size() != n.size()) throw std::invalid_argument("arrays differ in length");
+                const int k = coefficients_with_ac(sh.shape(1));
+                without_gil([&] { decode(view(coded), n, opacity.data(), scales.data(), k, sh.data(), luma); });
+            },
+            "coded"_a, "neighbors"_a, "opacity"_a.noconvert(), "scales"_a.noconvert(), "sh"_a.noconvert(), "luma"_a);
     };
     define_encode("encode_sh_ac_luma", &encode_sh_ac_luma);
     define_encode("encode_sh_ac_chroma", &encode_sh_ac_chroma);

@@ -24,8 +24,6 @@ struct StreamError : std::runtime_error {
     size_t offset;
 };
 
-constexpr uint32_t kEven = 1 << 15;  // probability 1/2
-
 // Narrows an interval of [0, 1) by one decision after the other and writes the shortest number in it.
 class Encoder {
   public:
@@ -143,7 +141,6 @@ class Decoder {
 
 struct Tables {
     std::array<uint16_t, 4096> squash;  // 65536 / (1 + e^-x) of x in 256ths, for x = index - 2048
-    std::array<int16_t, 4096> stretch;  // its inverse, of a probability in 4096ths
     Tables();
 };
 extern const Tables kTables;

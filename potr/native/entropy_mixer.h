@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The mixed probabilities of format version 3: docs/format.md, section 12 specifies every operation here.
+// The mixed probabilities: docs/format.md, section 12 specifies every operation here.
 #pragma once
 
 #include "entropy_coder.h"
@@ -71,11 +71,9 @@ class Mixer {
     // sets: how many sets of weights.
     explicit Mixer(size_t sets) : table_(kInputs * kSlots), weights_(sets, kNewWeights) {}
 
-    // The contexts of the next decisions. Where there are five the last one is for format version 2 alone.
-    template <size_t Contexts>
-    void choose(const std::array<uint32_t, Contexts>& contexts) {
-        static_assert(Contexts == kInputs || Contexts == kInputs + 1);
-        std::copy_n(contexts.begin(), kInputs, hashes_.begin());
+    // The contexts of the next decisions.
+    void choose(const std::array<uint32_t, kInputs>& contexts) {
+        hashes_ = contexts;
         choose_lines(0);
     }
 

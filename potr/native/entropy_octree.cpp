@@ -2,9 +2,9 @@
 // The streams of an octree, coded by the context of the nodes around each one.
 #include <array>
 #include <bit>
-#include <type_traits>
 
-#include "entropy_versions.h"
+#include "entropy_mixer.h"
+#include "entropy_streams.h"
 
 namespace potr::entropy {
 namespace {
@@ -48,7 +48,7 @@ struct Input {
     Cursor nodes, tail_depths, tail_bits, counts;
 };
 
-template <class Version, class Coder>
+template <class Coder>
 class OctreeCoder {
   public:
     // input: the streams where they are known, else null.
@@ -69,8 +69,7 @@ class OctreeCoder {
     }
 
   private:
-    static constexpr bool kVersion2 = std::is_same_v<Version, Version2>;
-    static constexpr uint32_t kBits = kVersion2 ? 1 : 16;  // of a way to a leaf, at a time
+    static constexpr uint32_t kBits = 16;  // of a way to a leaf, at a time
 
     // What is known around a node.
     struct Around {
@@ -146,22 +145,21 @@ class OctreeCoder {
     }
 
     void code_leaf(Node& node, const Around& around) {
+        const uint32_t most = kDeepest - depth_;
         uint32_t below = in_ ? in_->tail_depths.byte() : 0;
+        if (below > most) coder_.fail("expected a leaf at depth 21 at most");
         const int siblings = std::popcount(around.siblings);
         depth_mixer_.choose(std::array{context(depth_, last_leaf_depth_), context(depth_), context(depth_, around.leaf_depth),
                                        context(depth_, around.count, siblings)});
         below = depth_mixer_.symbol(coder_, below, 5, 0);
-        if (below > static_cast<uint32_t>(kDeepest - depth_)) coder_.fail("expected a leaf at depth 21 at most");
+        if (below > most) coder_.fail("expected a leaf at depth 21 at most");
         out_.tail_depths.push_back(static_cast<uint8_t>(below));
         for (uint32_t left = 3 * below; left > 0;) {
             const uint32_t count = std::min(left, kBits);
             uint32_t bits = 0;
             if (in_)
                 for (uint32_t k = 0; k < count; ++k) bits = 2 * bits + in_->tail_bits.bit();
-            if constexpr (kVersion2)
-                bits = coder_.code(bits, kEven);
-            else
-                bits = coder_.bits(bits, count);
+            bits = coder_.bits(bits, count);
             write_bits(bits, count);
             left -= count;
         }
@@ -172,8 +170,7 @@ class OctreeCoder {
         const auto& t = around.touching;
         const uint32_t touched = (t[0] != 0) | (t[1] != 0) << 1 | (t[2] != 0) << 2;
         node_mixer_.choose(std::array{context(depth_), context(around.siblings, node.octant), context(depth_, around.present, touched),
-                                      context(t[0], t[1], t[2], around.present & 42),
-                                      context(depth_, std::popcount(around.siblings), around.count)});
+                                      context(t[0], t[1], t[2], around.present & 42)});
         return static_cast<int>(node_mixer_.symbol(coder_, code, 8, 8 * around.count));
     }
 
@@ -184,15 +181,13 @@ class OctreeCoder {
             uint32_t more = 0;  // splats in it but one
             if (in_)
                 for (int shift = 0;; shift += 7) {
+                    if (shift > 21) coder_.fail("expected counts of at most 4 bytes");  // 2^28 splats in a leaf
                     const uint32_t byte = in_->counts.byte();
                     more |= (byte & 127) << shift;
                     if (byte < 128) break;
                 }
-            if constexpr (kVersion2)
-                count_mixer_.choose({context(), context(std::min(last, 3u))});
-            else
-                count_mixer_.choose(std::array{context(), context(std::min(last, 3u)), context(std::min(last, 3u), std::min(before, 3u)),
-                                               context(std::min(last, 15u))});
+            count_mixer_.choose(std::array{context(), context(std::min(last, 3u)), context(std::min(last, 3u), std::min(before, 3u)),
+                                           context(std::min(last, 15u))});
             more = count_mixer_.gamma(coder_, more, 27, 1, 0);
             if (more >= left) coder_.fail("expected " + std::to_string(max_splats_) + " splats in all, got more");
             left -= more + 1;
@@ -218,9 +213,7 @@ class OctreeCoder {
     uint32_t waiting_ = 0, num_waiting_ = 0;  // the bits of tail_bits that make no byte yet, below others
     std::vector<Node> above_, level_, below_;
     OctreeBytes out_;
-    typename Version::template Mixer<4> tail_mixer_{kDeepest + 1}, depth_mixer_{5};
-    typename Version::template Mixer<5> node_mixer_{8 * 7};
-    typename Version::template Mixer<2> count_mixer_{1};
+    Mixer tail_mixer_{kDeepest + 1}, depth_mixer_{5}, node_mixer_{8 * 7}, count_mixer_{1};
 };
 
 }  // namespace
@@ -228,17 +221,15 @@ class OctreeCoder {
 Bytes encode_octree(ByteView nodes, ByteView tail_depths, ByteView tail_bits, ByteView counts) {
     Input input{Cursor(nodes), Cursor(tail_depths), Cursor(tail_bits), Cursor(counts)};
     Encoder coder;
-    OctreeCoder<Version3, Encoder>(coder, &input, ~size_t{0} >> 1).run(nodes.empty());
+    OctreeCoder<Encoder>(coder, &input, ~size_t{0} >> 1).run(nodes.empty());
     if (!input.nodes.done() || !input.tail_depths.done() || !input.counts.done())
         throw std::invalid_argument("expected the streams of an octree, got more bytes");
     return coder.finish();
 }
 
-OctreeBytes decode_octree(ByteView coded, size_t max_splats, int version) {
+OctreeBytes decode_octree(ByteView coded, size_t max_splats) {
     Decoder coder(coded);
-    const bool empty = max_splats == 0;
-    OctreeBytes streams = version == 2 ? OctreeCoder<Version2, Decoder>(coder, nullptr, max_splats).run(empty)
-                                       : OctreeCoder<Version3, Decoder>(coder, nullptr, max_splats).run(empty);
+    OctreeBytes streams = OctreeCoder<Decoder>(coder, nullptr, max_splats).run(max_splats == 0);
     coder.finish();
     return streams;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The AC coefficients of format version 3, docs/format.md section 15: luma in one section, chroma in another.
+// The AC coefficients, docs/format.md section 15: luma in one section, chroma in another.
 #pragma once
 
 #include <array>

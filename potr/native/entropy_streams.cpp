@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "entropy_versions.h"
+#include "entropy_streams.h"
 
 #include <bit>
 #include <cstdlib>
 #include <limits>
 #include <system_error>
 #include <thread>
+
+#include "entropy_mixer.h"
 
 namespace potr::entropy {
 namespace {
@@ -68,7 +70,7 @@ Ranges<T, Columns> read_ranges(ByteView bytes) {
 }
 
 // Codes, or decodes in place, one value of a column.
-template <class Mixer, class Coder, class T>
+template <class Coder, class T>
 void code_value(Mixer& mixer, Coder& coder, const Range& range, size_t first_set, T& value) {
     const uint32_t symbol = Coder::kDecodes ? 0 : static_cast<uint32_t>(static_cast<int32_t>(value) - range.lowest);
     const int64_t result = range.lowest + static_cast<int64_t>(mixer.symbol(coder, symbol, range.bits, first_set));
@@ -79,9 +81,9 @@ void code_value(Mixer& mixer, Coder& coder, const Range& range, size_t first_set
     }
 }
 
-template <class Version, class Coder, class T>
+template <class Coder, class T>
 void code_opacity(Coder& coder, const Neighbors& neighbors, const Ranges<T, 1>& ranges, T* values) {
-    typename Version::template Mixer<4> mixer(kMaxBits);
+    Mixer mixer(kMaxBits);
     const auto symbol = [&](int32_t j) { return j < 0 ? 0u : static_cast<uint32_t>(values[j] - ranges[0].lowest); };
     for (size_t i = 0; i < neighbors.size(); ++i) {
         const uint32_t depth = neighbors.depth(i), mean = neighbors.mean(i, symbol);
@@ -91,16 +93,16 @@ void code_opacity(Coder& coder, const Neighbors& neighbors, const Ranges<T, 1>& 
     }
 }
 
-template <class Version, class Coder, class T>
+template <class Coder, class T>
 void code_scales(Coder& coder, const Neighbors& neighbors, const Ranges<T, 3>& ranges, T* values) {
-    typename Version::template Mixer<5> mixer(3 * kMaxBits);
+    Mixer mixer(3 * kMaxBits);
     for (size_t i = 0; i < neighbors.size(); ++i) {
         const uint32_t depth = neighbors.depth(i);
         uint32_t low = 0, high = 0;  // of the axes already coded
         for (uint32_t axis = 0; axis < 3; ++axis) {
             const uint32_t mean = neighbors.mean(i, [&](int32_t j) { return values[3 * j + axis]; });
-            mixer.choose(std::array{context(axis), context(axis, depth, low), context(axis, low, high), context(axis, depth, mean / 2),
-                                    context(axis, depth, (low + high) / 2, mean / 4)});
+            mixer.choose(std::array{context(axis), context(axis, depth, low), context(axis, low, high),
+                                    context(axis, depth, mean / 2)});
             T& value = values[3 * i + axis];
             code_value(mixer, coder, ranges[axis], axis * kMaxBits, value);
             low = axis ? std::min<uint32_t>(low, value) : value;
@@ -109,39 +111,26 @@ void code_scales(Coder& coder, const Neighbors& neighbors, const Ranges<T, 3>& r
     }
 }
 
-template <class Version, class Coder, class T>
+template <class Coder, class T>
 void code_rotation(Coder& coder, const Neighbors& neighbors, const uint16_t* scales, const Ranges<T, 3>& ranges, T* values) {
-    typename Version::template Mixer<4> mixer(3 * kMaxBits);
-    const auto order = [&](int32_t j) {
-        if (j < 0) return 0;
-        const uint16_t* s = &scales[3 * j];
-        return 4 * (s[0] > s[1]) + 2 * (s[1] > s[2]) + (s[0] > s[2]);
-    };
+    Mixer mixer(3 * kMaxBits);
     for (size_t i = 0; i < neighbors.size(); ++i) {
-        const int32_t near = neighbors.of(i)[0];
         T* const own = &values[3 * i];
         for (int axis = 0; axis < 3; ++axis) {
             const uint32_t first = axis > 0 ? own[0] : 0, second = axis > 1 ? own[1] : 0;
-            if constexpr (std::is_same_v<Version, Version2>) {
-                const int own_order = order(static_cast<int32_t>(i)), near_order = order(near);
-                const auto of_near = [&](int a) { return near < 0 ? 0 : static_cast<int>(values[3 * near + a]); };
-                const int change = axis ? (own[axis - 1] - of_near(axis - 1)) >> 2 : 0;
-                mixer.choose(std::array{context(axis), context(axis, first, second), context(axis, of_near(axis), own_order),
-                                        context(axis, own_order, near_order, of_near(axis), change)});
-            } else {  // how alike the scales across the axis are says how little a turn about it shows
-                const uint16_t* s = &scales[3 * i];
-                const int apart = std::abs(s[(axis + 1) % 3] - s[(axis + 2) % 3]), sum = s[0] + s[1] + s[2];
-                mixer.choose(std::array{context(axis), context(axis, first, second), context(axis, std::min(apart, 20)),
-                                        context(axis, sum / 8, std::min(apart / 2, 10))});
-            }
+            // How alike the scales across the axis are says how little a turn about it shows.
+            const uint16_t* s = &scales[3 * i];
+            const int apart = std::abs(s[(axis + 1) % 3] - s[(axis + 2) % 3]), sum = s[0] + s[1] + s[2];
+            mixer.choose(std::array{context(axis), context(axis, first, second), context(axis, std::min(apart, 20)),
+                                    context(axis, sum / 8, std::min(apart / 2, 10))});
             code_value(mixer, coder, ranges[axis], axis * kMaxBits, own[axis]);
         }
     }
 }
 
-template <class Version, class Coder, class T>
+template <class Coder, class T>
 void code_sh_dc(Coder& coder, const Neighbors& neighbors, int num_coefficients, const Ranges<T, 3>& ranges, T* sh) {
-    typename Version::template Mixer<5> mixer(3 * kMaxBits);
+    Mixer mixer(3 * kMaxBits);
     const size_t stride = 3 * num_coefficients;
     for (size_t i = 0; i < neighbors.size(); ++i) {
         std::array<uint32_t, 3> own{}, change{};  // symbols of the channels already coded, and how they differ from the mean
@@ -156,7 +145,7 @@ void code_sh_dc(Coder& coder, const Neighbors& neighbors, int num_coefficients, 
             }
             const uint32_t spread = classify(high > low ? static_cast<int32_t>(high - low) : 0);
             mixer.choose(std::array{context(channel), context(channel, mean / 8, spread), context(channel, mean / 4, change[0], change[1]),
-                                    context(channel, own[0] / 2, own[1]), context(channel, mean / 4)});
+                                    context(channel, own[0] / 2, own[1])});
             code_value(mixer, coder, ranges[channel], channel * kMaxBits, sh[i * stride + channel]);
             own[channel] = symbol(i);
             change[channel] = classify(static_cast<int32_t>(4 * own[channel] - mean));
@@ -173,11 +162,11 @@ Bytes encode(const T* values, size_t n, size_t stride, Run run) {
 }
 
 template <int Columns, class T, class Run>
-void decode(ByteView coded, T* values, int version, Run run) {
+void decode(ByteView coded, T* values, Run run) {
     const Ranges<T, Columns> ranges = read_ranges<T, Columns>(coded);
     try {
         Decoder coder(coded.subspan(kRangeBytes * Columns));
-        version == 2 ? run(Version2{}, coder, ranges, values) : run(Version3{}, coder, ranges, values);
+        run(coder, ranges, values);
         coder.finish();
     } catch (const StreamError& error) {
         throw StreamError(error.offset + kRangeBytes * Columns, error.what());
@@ -230,45 +219,37 @@ Neighbors::Neighbors(const uint32_t* cells, const uint8_t* depths, size_t n) : d
 }
 
 Bytes encode_opacity(const Neighbors& neighbors, const uint16_t* values) {
-    return encode<1>(values, neighbors.size(), 1, [&](auto& c, auto& r, uint16_t* v) { code_opacity<Version3>(c, neighbors, r, v); });
+    return encode<1>(values, neighbors.size(), 1, [&](auto& c, auto& r, uint16_t* v) { code_opacity(c, neighbors, r, v); });
 }
 
-void decode_opacity(ByteView coded, const Neighbors& neighbors, uint16_t* values, int version) {
-    decode<1>(coded, values, version, [&](auto number, auto& c, auto& r, uint16_t* v) {
-        code_opacity<decltype(number)>(c, neighbors, r, v);
-    });
+void decode_opacity(ByteView coded, const Neighbors& neighbors, uint16_t* values) {
+    decode<1>(coded, values, [&](auto& c, auto& r, uint16_t* v) { code_opacity(c, neighbors, r, v); });
 }
 
 Bytes encode_scales(const Neighbors& neighbors, const uint16_t* values) {
-    return encode<3>(values, neighbors.size(), 3, [&](auto& c, auto& r, uint16_t* v) { code_scales<Version3>(c, neighbors, r, v); });
+    return encode<3>(values, neighbors.size(), 3, [&](auto& c, auto& r, uint16_t* v) { code_scales(c, neighbors, r, v); });
 }
 
-void decode_scales(ByteView coded, const Neighbors& neighbors, uint16_t* values, int version) {
-    decode<3>(coded, values, version, [&](auto number, auto& c, auto& r, uint16_t* v) {
-        code_scales<decltype(number)>(c, neighbors, r, v);
-    });
+void decode_scales(ByteView coded, const Neighbors& neighbors, uint16_t* values) {
+    decode<3>(coded, values, [&](auto& c, auto& r, uint16_t* v) { code_scales(c, neighbors, r, v); });
 }
 
 Bytes encode_rotation(const Neighbors& neighbors, const uint16_t* scales, const int16_t* values) {
     return encode<3>(values, neighbors.size(), 3,
-                     [&](auto& c, auto& r, int16_t* v) { code_rotation<Version3>(c, neighbors, scales, r, v); });
+                     [&](auto& c, auto& r, int16_t* v) { code_rotation(c, neighbors, scales, r, v); });
 }
 
-void decode_rotation(ByteView coded, const Neighbors& neighbors, const uint16_t* scales, int16_t* values, int version) {
-    decode<3>(coded, values, version, [&](auto number, auto& c, auto& r, int16_t* v) {
-        code_rotation<decltype(number)>(c, neighbors, scales, r, v);
-    });
+void decode_rotation(ByteView coded, const Neighbors& neighbors, const uint16_t* scales, int16_t* values) {
+    decode<3>(coded, values, [&](auto& c, auto& r, int16_t* v) { code_rotation(c, neighbors, scales, r, v); });
 }
 
 Bytes encode_sh_dc(const Neighbors& neighbors, int num_coefficients, const int32_t* sh) {
     return encode<3>(sh, neighbors.size(), 3 * num_coefficients,
-                     [&](auto& c, auto& r, int32_t* v) { code_sh_dc<Version3>(c, neighbors, num_coefficients, r, v); });
+                     [&](auto& c, auto& r, int32_t* v) { code_sh_dc(c, neighbors, num_coefficients, r, v); });
 }
 
-void decode_sh_dc(ByteView coded, const Neighbors& neighbors, int num_coefficients, int32_t* sh, int version) {
-    decode<3>(coded, sh, version, [&](auto number, auto& c, auto& r, int32_t* v) {
-        code_sh_dc<decltype(number)>(c, neighbors, num_coefficients, r, v);
-    });
+void decode_sh_dc(ByteView coded, const Neighbors& neighbors, int num_coefficients, int32_t* sh) {
+    decode<3>(coded, sh, [&](auto& c, auto& r, int32_t* v) { code_sh_dc(c, neighbors, num_coefficients, r, v); });
 }
 
 }  // namespace potr::entropy

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The context models of format versions 2 and 3, docs/format.md sections 13 to 15: each function codes one section. Encoders
-// write version 3; decoders take the file's version.
+// The context models of format version 3, docs/format.md sections 13 to 15: each function codes one section.
 #pragma once
 
 #include <array>
@@ -18,7 +17,7 @@ struct OctreeBytes {
 };
 Bytes encode_octree(ByteView nodes, ByteView tail_depths, ByteView tail_bits, ByteView counts);
 // At most max_splats splats; what only the streams' own decoder can see is left to it.
-OctreeBytes decode_octree(ByteView coded, size_t max_splats, int version);
+OctreeBytes decode_octree(ByteView coded, size_t max_splats);
 
 // The four nearest of the up to 64 splats before each one.
 class Neighbors {
@@ -54,17 +53,14 @@ class Neighbors {
 
 // [n, columns] row-major integers; T as in QuantizedModel. Decoding fills `values`.
 Bytes encode_opacity(const Neighbors& neighbors, const uint16_t* values);
-void decode_opacity(ByteView coded, const Neighbors& neighbors, uint16_t* values, int version);
+void decode_opacity(ByteView coded, const Neighbors& neighbors, uint16_t* values);
 Bytes encode_scales(const Neighbors& neighbors, const uint16_t* values);
-void decode_scales(ByteView coded, const Neighbors& neighbors, uint16_t* values, int version);
+void decode_scales(ByteView coded, const Neighbors& neighbors, uint16_t* values);
 Bytes encode_rotation(const Neighbors& neighbors, const uint16_t* scales, const int16_t* values);
-void decode_rotation(ByteView coded, const Neighbors& neighbors, const uint16_t* scales, int16_t* values, int version);
+void decode_rotation(ByteView coded, const Neighbors& neighbors, const uint16_t* scales, int16_t* values);
 // Coefficient 0 of sh [n, num_coefficients, 3], in place.
 Bytes encode_sh_dc(const Neighbors& neighbors, int num_coefficients, const int32_t* sh);
-void decode_sh_dc(ByteView coded, const Neighbors& neighbors, int num_coefficients, int32_t* sh, int version);
-// The others of a version 2 file, where they are one section; num_coefficients 4, 9 or 16. Expects zeros in their places.
-void decode_sh_ac_version2(ByteView coded, const Neighbors& neighbors, const uint16_t* opacity, const uint16_t* scales,
-                           int num_coefficients, int32_t* sh);
+void decode_sh_dc(ByteView coded, const Neighbors& neighbors, int num_coefficients, int32_t* sh);
 
 // A difference in 19 classes, finer near 0.
 inline uint32_t classify(int32_t v) {

@@ -16,10 +16,6 @@ Tables::Tables() {
         const int knot = i >> 7, part = i & 127;
         squash[i] = static_cast<uint16_t>((kLogistic[knot] * (128 - part) + kLogistic[knot + 1] * part + 64) >> 7);
     }
-    int p = 0;
-    for (int x = -2047; x <= 2047; ++x)
-        for (; p <= squash[x + 2048] >> 4; ++p) stretch[p] = static_cast<int16_t>(x);
-    for (; p < 4096; ++p) stretch[p] = 2047;
 }
 
 CounterTables::CounterTables() {

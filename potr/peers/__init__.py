@@ -18,7 +18,6 @@ PEERS: dict[str, tuple[str, str]] = {
     "compressed_ply": ("potr.peers.packaged", "CompressedPly"),
     "sog": ("potr.peers.packaged", "Sog"),
     "decimate_spz": ("potr.peers.packaged", "DecimateSpz"),
-    "gsplat_png": ("potr.peers.gsplat_png", "GsplatPng"),
 }
 
 

@@ -103,10 +103,3 @@ def test_the_decoder_reaches_neither_encoder_nor_cameras() -> None:
     forbidden = {"potr.codec.encoder", "potr.codec.config", "potr.codec.quality", "potr.cameras", "potr.rasterizer"}
     assert not reached & forbidden
     assert not any(module.startswith("potr.rasterizer.") for module in reached)
-
-
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_files_stay_readable(path: Path) -> None:
-    lines = path.read_text().splitlines()
-    assert len(lines) <= 400, f"{path}: {len(lines)} lines; split it"
-    assert not lines or lines[0].split(": ") == ["# SPDX-License-Identifier", "Apache-2.0"]

@@ -15,9 +15,10 @@ from potr.codec.decoder import decode
 from potr.codec.encoder import encode
 from potr.codec.prune import prune
 from potr.codec.quality import PRESETS, config_for
-from potr.codec.quantize import quantize
+from potr.codec.quantize import REFIT_ROOM, check_levels_fit, quantize, quantize_sh
+from potr.codec.quantized import MAX_SH
 from potr.codec.refit import refit
-from potr.errors import ModelError, SceneError
+from potr.errors import ConfigError, ModelError, SceneError
 from potr.io.ply import load_ply, save_ply
 from potr.rasterizer.select import select
 from potr.scene import Scene
@@ -213,6 +214,36 @@ def test_a_model_with_nan_is_refused(scene: tuple[SplatModel, list[View]], field
     broken[7] = torch.nan
     with pytest.raises(ModelError, match="1 of 400 splats are unusable: 1 with NaN"):
         encode(dataclasses.replace(model, **{field: broken}), views, rasterizer=RASTERIZER)
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "most"),
+    [("ac_multiplier", 1.0, "4843.17"), ("dc_multiplier", 1.0, "4843.17"), ("ac_multiplier", 0.1, "513.695")],
+)
+def test_sh_levels_that_cannot_fit_are_refused_before_any_work(
+    scene: tuple[SplatModel, list[View]], name: str, ratio: float, most: str
+) -> None:
+    model = scene[0]
+    sh = model.sh.clone()
+    sh[7, 3 if name == "ac_multiplier" else 0, 1] = -1000.0  # the largest that a model may have
+    config = config_for(0.5, overrides={"quantize": {name: 1e5, "chroma_step_ratio": ratio}})
+    with pytest.raises(ConfigError, match=rf"{name}: expected at most {most}\d* for SH coefficients of up to 1000"):
+        encode(model.with_sh(sh), [], config=config, rasterizer=RASTERIZER)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 1.0, 10.0])
+def test_levels_of_the_finest_steps_that_are_taken_fit_with_room(ratio: float) -> None:
+    peak = 1000.0
+    signs = torch.tensor([[a, b, c] for a in (-peak, peak) for b in (-peak, peak) for c in (-peak, peak)])
+    model = random_model(1, num_splats=8).with_sh(signs[:, None].expand(8, 16, 3).contiguous())
+    config = QuantizeConfig(ac_multiplier=1e5, chroma_step_ratio=ratio)
+    with pytest.raises(ConfigError) as refused:
+        check_levels_fit(model, config)
+    most = float(str(refused.value).split("at most ")[1].split()[0]) * 0.9999
+    finest = dataclasses.replace(config, dc_multiplier=most, ac_multiplier=most)
+    check_levels_fit(model, finest)
+    levels, _ = quantize_sh(model.sh, finest)
+    assert MAX_SH * 0.49 < int(levels.abs().max()) <= MAX_SH / REFIT_ROOM
 
 
 def test_a_target_share_is_met(scene: tuple[SplatModel, list[View]]) -> None:

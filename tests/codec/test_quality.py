@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from potr.codec.config import Criterion, PruneConfig
+from potr.codec.config import CodecConfig, Criterion, PruneConfig
 from potr.codec.quality import PRESETS, config_for
 from potr.errors import ConfigError
 
@@ -30,7 +30,6 @@ def test_the_known_parameters_of_the_paper_at_its_quality() -> None:
     assert config.compact.chroma_multiplier == 3
     assert config.prune.max_negative_share == 0.02
     assert (config.quantize.dc_multiplier, config.quantize.ac_multiplier) == (11, 11)
-    assert config.quantize.opacity_boost == 0.33
 
 
 @pytest.mark.parametrize("quality", [0, -1, 1.01, float("nan"), "0.5"])
@@ -66,3 +65,8 @@ def test_wrong_overrides_name_what_is_allowed(overrides: dict[str, dict[str, obj
 def test_two_targets_contradict_each_other() -> None:
     with pytest.raises(ConfigError, match="not both"):
         PruneConfig(target_splats=10, target_share=0.5)
+
+
+def test_a_codec_config_has_no_defaults_that_would_be_no_preset() -> None:
+    with pytest.raises(TypeError, match="missing 4 required positional arguments"):
+        CodecConfig()  # type: ignore[call-arg]

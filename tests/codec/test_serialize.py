@@ -15,6 +15,7 @@ from potr.codec.serialize import pack_model, serialize, unpack_model
 from potr.codec.sparse_sh import dense_from_values, significance_from_gaps, sparse_from_dense
 from potr.codec.symbols import unzigzag, zigzag
 from potr.errors import ModelError
+from tests.helpers.forge import Forge
 from tests.helpers.quantized_models import assert_identical, extreme_quantized, random_quantized
 
 
@@ -151,3 +152,9 @@ def test_zigzag_is_a_bijection(values):
     expected = [2 * v if v >= 0 else -2 * v - 1 for v in values]
     assert zigzag(array).tolist() == expected
     np.testing.assert_array_equal(unzigzag(zigzag(array)), array)
+
+
+def test_the_reserved_bytes_of_the_model_section_are_the_same_in_every_file():
+    for entropy in Entropy:
+        file = Forge(pack_model(random_quantized(0, 20, 1), 1, entropy))
+        assert file.raw(1)[48:56] == bytes.fromhex("00000060b81ed53f")

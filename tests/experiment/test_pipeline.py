@@ -288,7 +288,7 @@ def test_values_out_of_range_are_refused_before_the_scene_is_read(tmp_path: Path
         pipeline.run(dataclasses.replace(config, quantize=QuantizeOverrides()))
 
 
-@pytest.mark.parametrize("name", ["c3dgs", "mesongs", "gsplat_png"])
+@pytest.mark.parametrize("name", ["c3dgs", "mesongs"])
 def test_the_run_s_seed_is_the_peer_s_unless_that_has_its_own(name: str) -> None:
     def used(seed: int, options: dict[str, Any]) -> Any:
         return coder.PeerCoder(RunConfig(codec=CodecChoice(name, options), seed=seed)).peer.settings["seed"]

@@ -198,9 +198,9 @@ def test_the_same_command_is_the_same_sweep() -> None:
     ("argument", "message"),
     [
         ("dataset=dmo", "unknown dataset: 'dmo'; did you mean 'demo'? allowed: bicycle, bonsai"),
-        ("prune=hlf", "unknown prune: 'hlf'; did you mean 'half'? allowed: from_quality, gentle, half, none, "),
+        ("prune=gentl", "unknown prune: 'gentl'; did you mean 'gentle'? allowed: from_quality, gentle, none, "),
         ("prune.capp=1", "unknown key 'prune.capp'; did you mean 'prune.cap'? allowed: prune.early_passes, "),
-        ("compact=stron", "unknown compact: 'stron'; did you mean 'strong'? allowed: from_quality, no_refit, none, "),
+        ("compact=stron", "unknown compact: 'stron'; did you mean 'strong'? allowed: from_quality, none, "),
         ("quantize=paperr", "unknown quantize: 'paperr'; did you mean 'paper'? allowed: coarse, eight_bit, fine, "),
         ("backend=gpu", "unknown backend: 'gpu'; did you mean 'cpu'? allowed: auto, cpu, cuda, reference"),
         ("codec=papr", "unknown codec: 'papr'; did you mean 'paper'? allowed: "),

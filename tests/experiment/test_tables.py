@@ -15,7 +15,7 @@ from potr.experiment.failure import Failure
 from potr.experiment.published import published
 from potr.experiment.report import Collected
 from potr.experiment.result import Measured, RunResult, write_result
-from potr.experiment.tables import ablation, figures, fps, main_table, peers, rate_distortion, stages, survey, write
+from potr.experiment.tables import figures, fps, main_table, peers, rate_distortion, stages, survey, write
 from potr.experiment.tables.choose import as_the_paper, plain_curves
 from potr.experiment.tables.document import PUBLISHED_NOTE, Column, Document, Marked, Table
 from potr.experiment.tables.formats import escape, latex, markdown, table_csv
@@ -249,20 +249,6 @@ def test_fps_before_and_after() -> None:
     document = fps.document(runs(made(100, 29.0)), published())
     assert cells(document.tables[0], scene="garden")["speed-up [x]"] == 1.5
     assert "some, 2 threads" in document.intro
-
-
-def test_an_ablation_is_the_whole_codec_s_curve_against_it_without_a_part() -> None:
-    without = curve_of("default", *PAPER, settings={**ablation.PARTS["refit"], "evaluate.lpips": "none"})
-    other = curve_of("default", *PAPER, settings={"prune.cap": 1e-8})
-    document = ablation.document(runs(*curve_of("default", *DEFAULT), *without, *other), published())
-    bd, table = (next(t for t in document.tables if t.name == name) for name in ("bd", "runs"))
-    expected = bd_rate(list(zip(*DEFAULT, strict=True)), list(zip(*PAPER, strict=True)))
-    assert cells(bd, codec="without refit")["BD-rate, PSNR [%]"] == expected > 0
-    assert [row[1] for row in table.rows] == ["whole"] * 4 + ["without refit"] * 4
-    row = cells(table, codec="without refit", quality="0.1")
-    assert (row["size change [%]"], row["change [dB]"]) == (1.0, -0.5)
-    (panel,) = document.figures[-1].panels
-    assert panel.series[0].y == (float(panel.categories.index("refit")),)
 
 
 def test_a_peer_with_one_point_is_held_against_our_curve() -> None:

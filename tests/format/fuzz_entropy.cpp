@@ -12,7 +12,7 @@ namespace {
 
 using namespace potr::entropy;
 
-constexpr size_t kHeader = 3;  // which section and version, splats as u16
+constexpr size_t kHeader = 3;  // which section, splats as u16
 constexpr size_t kMaxSplats = 400;
 
 [[noreturn]] void fail(const char* what) {
@@ -37,10 +37,10 @@ struct Given {
     std::vector<uint16_t> opacity, scales;
 };
 
-bool octree(ByteView coded, size_t n, int version) {
-    const OctreeBytes streams = decode_octree(coded, n, version);
+bool octree(ByteView coded, size_t n) {
+    const OctreeBytes streams = decode_octree(coded, n);
     const Bytes again = encode_octree(streams.nodes, streams.tail_depths, streams.tail_bits, streams.counts);
-    const OctreeBytes same = decode_octree(again, n, 3);
+    const OctreeBytes same = decode_octree(again, n);
     if (same.nodes != streams.nodes || same.tail_depths != streams.tail_depths || same.tail_bits != streams.tail_bits ||
         same.counts != streams.counts)
         fail("another octree");
@@ -53,17 +53,16 @@ bool octree(ByteView coded, size_t n, int version) {
 }
 
 template <class T, class Decode, class Encode>
-bool values(ByteView coded, size_t size, int version, Decode decode, Encode encode) {
+bool values(ByteView coded, size_t size, Decode decode, Encode encode) {
     std::vector<T> first(size), second(size);
-    decode(coded, first.data(), version);
-    decode(encode(first.data()), second.data(), 3);
+    decode(coded, first.data());
+    decode(encode(first.data()), second.data());
     if (first != second) fail("other values");
     return true;
 }
 
 // Luma or chroma; the other is one that all zeros have.
-bool coefficients(ByteView coded, bool is_luma, const Neighbors& near, const uint16_t* opacity, const uint16_t* scales, int k,
-                  int version) {
+bool coefficients(ByteView coded, bool is_luma, const Neighbors& near, const uint16_t* opacity, const uint16_t* scales, int k) {
     const size_t n = near.size();
     std::vector<int32_t> sh(3 * k * n), same(sh.size());
     const auto decode = [&](ByteView first, ByteView second, std::vector<int32_t>& to) {
@@ -71,11 +70,8 @@ bool coefficients(ByteView coded, bool is_luma, const Neighbors& near, const uin
         decode_sh_ac_luma(first, near, opacity, scales, k, to.data(), luma);
         decode_sh_ac_chroma(second, near, opacity, scales, k, to.data(), luma);
     };
-    if (version == 2)
-        decode_sh_ac_version2(coded, near, opacity, scales, k, sh.data());
-    else
-        decode(is_luma ? coded : ByteView(encode_sh_ac_luma(near, opacity, scales, k, same.data())),
-               is_luma ? ByteView(encode_sh_ac_chroma(near, opacity, scales, k, same.data())) : coded, sh);
+    decode(is_luma ? coded : ByteView(encode_sh_ac_luma(near, opacity, scales, k, same.data())),
+           is_luma ? ByteView(encode_sh_ac_chroma(near, opacity, scales, k, same.data())) : coded, sh);
     for (int32_t v : sh)
         if (std::abs(v) > 1 << 24) return false;
     decode(encode_sh_ac_luma(near, opacity, scales, k, sh.data()), encode_sh_ac_chroma(near, opacity, scales, k, sh.data()), same);
@@ -93,30 +89,28 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
     const Neighbors near(given.cells.data(), given.depths.data(), n);
     const int k = bytes[0] / 8 % 3 == 0 ? 4 : bytes[0] / 8 % 3 == 1 ? 9 : 16;
     const uint16_t *opacity = given.opacity.data(), *scales = given.scales.data();
-    const int version = bytes[0] / 128 ? 2 : 3;
     try {
         switch (bytes[0] % 7) {
-            case 0: return octree(coded, n, version);
+            case 0: return octree(coded, n);
             case 1:
-                return values<uint16_t>(coded, n, version, [&](ByteView c, uint16_t* v, int f) { decode_opacity(c, near, v, f); },
+                return values<uint16_t>(coded, n, [&](ByteView c, uint16_t* v) { decode_opacity(c, near, v); },
                                         [&](const uint16_t* v) { return encode_opacity(near, v); });
             case 2:
-                return values<uint16_t>(coded, 3 * n, version, [&](ByteView c, uint16_t* v, int f) { decode_scales(c, near, v, f); },
+                return values<uint16_t>(coded, 3 * n, [&](ByteView c, uint16_t* v) { decode_scales(c, near, v); },
                                         [&](const uint16_t* v) { return encode_scales(near, v); });
             case 3:
-                return values<int16_t>(coded, 3 * n, version,
-                                       [&](ByteView c, int16_t* v, int f) { decode_rotation(c, near, scales, v, f); },
+                return values<int16_t>(coded, 3 * n, [&](ByteView c, int16_t* v) { decode_rotation(c, near, scales, v); },
                                        [&](const int16_t* v) { return encode_rotation(near, scales, v); });
             case 4: {
                 std::vector<int32_t> sh(3 * k * n), same(sh.size());
-                decode_sh_dc(coded, near, k, sh.data(), version);
+                decode_sh_dc(coded, near, k, sh.data());
                 for (int32_t v : sh)
                     if (std::abs(v) > 1 << 24) return 0;  // refused by who called: no encoder gets it
-                decode_sh_dc(encode_sh_dc(near, k, sh.data()), near, k, same.data(), 3);
+                decode_sh_dc(encode_sh_dc(near, k, sh.data()), near, k, same.data());
                 if (same != sh) fail("other colours");
                 return 1;
             }
-            default: return coefficients(coded, bytes[0] % 7 == 5, near, opacity, scales, k, version);
+            default: return coefficients(coded, bytes[0] % 7 == 5, near, opacity, scales, k);
         }
     } catch (const StreamError& error) {
         if (error.offset > coded.size()) fail("an offset outside the section");

@@ -19,7 +19,7 @@ TARGETS = {
     "fuzz_octree": ("octree.cpp",),
     "fuzz_entropy": (
         "octree.cpp",
-        *(f"entropy_{part}.cpp" for part in ("octree", "sh_ac", "sh_ac_2", "streams", "tables")),
+        *(f"entropy_{part}.cpp" for part in ("octree", "sh_ac", "streams", "tables")),
     ),
 }
 

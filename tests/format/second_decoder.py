@@ -17,7 +17,7 @@ from tests.format.second_mixers import Refused, must
 __all__ = ["Refused", "decode"]
 
 F32 = np.float32
-SECTIONS = {1: set(range(1, 19)), 2: {1, 6, 19, 20, 21, 22, 23}, 3: {1, 6, 19, 20, 21, 22, 24, 25}}
+SECTIONS = {1: set(range(1, 19)), 3: {1, 6, 19, 20, 21, 22, 24, 25}}
 
 
 def unzigzag(symbol: int) -> int:
@@ -158,24 +158,18 @@ def plain_integers(sections: dict[int, tuple[int, bytes]], paths: list[tuple[int
     return symbol_array(sections[6], n), indices, [list(v) for v in zip(*columns, strict=True)], integers
 
 
-def modelled_integers(
-    sections: dict[int, tuple[int, bytes]], paths: list[tuple[int, ...]], k: int, version: int
-) -> Integers:
+def modelled_integers(sections: dict[int, tuple[int, bytes]], paths: list[tuple[int, ...]], k: int) -> Integers:
     """Sections 14 and 15."""
     around = models.Around(paths)
-    opacity = models.read_opacity(sections[6][1], around, version)
-    indices = models.read_scales(sections[20][1], around, version)
-    vectors = models.read_rotation(sections[21][1], around, indices, version)
+    opacity = models.read_opacity(sections[6][1], around)
+    indices = models.read_scales(sections[20][1], around)
+    vectors = models.read_rotation(sections[21][1], around, indices)
     integers = np.zeros((len(paths), k, 3), np.int64)
-    for i, own in enumerate(models.read_sh_dc(sections[22][1], around, version)):
+    for i, own in enumerate(models.read_sh_dc(sections[22][1], around)):
         integers[i, 0] = own
     if k > 1:
         given = (around, opacity, indices, k)
-        if version == 2:
-            values = second_sh_ac.read_version_2(sections[23][1], *given)
-        else:
-            values = second_sh_ac.read_version_3(sections[24][1], sections[25][1], *given)
-        for i, own in enumerate(values):
+        for i, own in enumerate(second_sh_ac.read_sh_ac(sections[24][1], sections[25][1], *given)):
             integers[i, 1:] = np.array(own).T[1:]
     return opacity, indices, vectors, integers
 
@@ -186,7 +180,7 @@ def decode(data: bytes) -> dict[str, np.ndarray]:
     raw = sections[1][1]
     n, levels, degree = struct.unpack_from("<IIB", raw)
     k = (degree + 1) ** 2
-    must(set(sections) == SECTIONS[version] - (set() if degree else {16, 17, 18, 23, 24, 25}), "sections")
+    must(set(sections) == SECTIONS[version] - (set() if degree else {16, 17, 18, 24, 25}), "sections")
     must(degree <= 3 and len(raw) == 72 + 12 * k + 4 * levels and n <= 65536 + len(data), "model")
     must(not any(raw[9:16]) and not any(raw[68:72]), "reserved")
     origin, extent = struct.unpack_from("<3d", raw, 16), struct.unpack_from("<d", raw, 40)[0]
@@ -195,10 +189,10 @@ def decode(data: bytes) -> dict[str, np.ndarray]:
     table = np.array(struct.unpack_from(f"<{levels}f", raw, 72 + 12 * k), F32)
 
     if version > 1:
-        expected = {6: 2, 19: 13, 20: 6, 21: 6, 22: 12, 23: 12 * (k - 1), 24: 4 * (k - 1), 25: 8 * (k - 1)}
+        expected = {6: 2, 19: 13, 20: 6, 21: 6, 22: 12, 24: 4 * (k - 1), 25: 8 * (k - 1)}
         must(all(raw_sizes[i] == n * size for i, size in expected.items() if i in sections), "raw sizes")
-        paths = read_octree(*models.read_octree(sections[19][1], n, version), n)
-        opacity, indices, vectors, integers = modelled_integers(sections, paths, k, version)
+        paths = read_octree(*models.read_octree(sections[19][1], n), n)
+        opacity, indices, vectors, integers = modelled_integers(sections, paths, k)
     else:
         paths = read_octree(*(sections[i][1] for i in (2, 3, 4, 5)), n)
         opacity, indices, vectors, integers = plain_integers(sections, paths, k)

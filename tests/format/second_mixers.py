@@ -12,7 +12,6 @@ LOGISTIC = (
     40793, 47911, 53581, 57724, 60565, 62428, 63615, 64357, 64816, 65097, 65269, 65374, 65438, 65476, 65500, 65514,
 )  # fmt: skip
 SQUASH = [(LOGISTIC[i >> 7] * (128 - (i & 127)) + LOGISTIC[(i >> 7) + 1] * (i & 127) + 64) >> 7 for i in range(4096)]
-STRETCH = [next((x for x in range(-2047, 2048) if SQUASH[x + 2048] >> 4 >= p), 2047) for p in range(4096)]
 
 
 class Refused(Exception):
@@ -61,68 +60,6 @@ class Decisions:
         must(self.at >= len(self.data) and not self.data.endswith(b"\0"), "the end of a modelled section")
 
 
-class Mixer:
-    """Section 12, the mixed probabilities of version 2."""
-
-    def __init__(self, decisions: Decisions) -> None:
-        self.decisions = decisions
-        self.counters: defaultdict[tuple[int, int, int], list[int]] = defaultdict(lambda: [2**21, 0])
-        self.weights: defaultdict[tuple[int, int], int] = defaultdict(lambda: 4096)
-        self.hashes: list[int] = []
-        self.slots: list[int] = []
-
-    def choose(self, *contexts: Sequence[int], only_2: Sequence[int] | None = None) -> None:
-        """only_2: one more, in version 2."""
-        self.hashes = []
-        for numbers in contexts if only_2 is None else (*contexts, only_2):
-            h = 0
-            for number in numbers:
-                h = (h + number + 1) * 0x9E3779B1 & WORD
-            self.hashes.append(h)
-        self.lines(0)
-
-    def lines(self, prefix: int) -> None:
-        self.slots = [((h + prefix) * 0x85EBCA6B & WORD) >> 20 for h in self.hashes]
-
-    def decide(self, node: int, weights: int) -> int:
-        counters = [self.counters[i, slot, node] for i, slot in enumerate(self.slots)]
-        inputs = [STRETCH[p >> 10] for p, _ in counters]
-        total = sum(self.weights[weights, i] * x for i, x in enumerate(inputs))
-        p = SQUASH[min(max(total >> 14, -2047), 2047) + 2048]
-        bit = self.decisions.next(p)
-        error = ((bit << 16) - p) * 3 >> 5
-        for i, (x, counter) in enumerate(zip(inputs, counters, strict=True)):
-            moved = self.weights[weights, i] + ((x * error + 8192) >> 14)
-            self.weights[weights, i] = min(max(moved, -65536), 65536)
-            seen = counter[1]
-            counter[0] += ((2**22 - 1 if bit else 0) - counter[0]) * (5120 // (10 * seen + 16)) >> 9
-            counter[1] = min(seen + 1, 30 if i else 12) if seen < (30 if i else 12) else seen
-        return bit
-
-    def symbol(self, bits: int, weights: int) -> int:
-        prefix = node = 1
-        for i in range(bits):
-            if i and i % 4 == 0:
-                self.lines(prefix)
-                node = 1
-            bit = self.decide(node, weights + i)
-            prefix, node = 2 * prefix + bit, 2 * node + bit
-        return prefix - 2**bits
-
-    def gamma(self, node: int, weights: int, most: int) -> int:
-        length = 0
-        while self.decide(min(node + length, 15), weights):
-            must(length < most, "a number's length")
-            length += 1
-        value = 1
-        for bit in self.way(length):
-            value = 2 * value + bit
-        return value - 1
-
-    def way(self, count: int) -> list[int]:
-        return [self.decisions.next(32768) for _ in range(count)]
-
-
 def towards_0(a: int, b: int) -> int:
     return a // b if a >= 0 else -(-a // b)
 
@@ -143,17 +80,28 @@ def counter_after(seen: int, level: int, bit: int, limit: int) -> tuple[int, int
 AFTER: dict[tuple[int, int, int, int], tuple[int, int]] = {}  # what counter_after said
 
 
-class Mixer3(Mixer):
-    """Section 12, the mixed probabilities of version 3. `slots` may be anything that tells lines apart."""
+class Mixer:
+    """Section 12, the mixed probabilities. `slots` may be anything that tells lines apart."""
 
     def __init__(self, decisions: Decisions) -> None:
-        super().__init__(decisions)
+        self.decisions = decisions
         self.states: defaultdict[tuple[int, object, int], tuple[int, int]] = defaultdict(lambda: (0, 256))
-        self.weights = defaultdict(lambda: 2375)
+        self.weights: defaultdict[tuple[int, int], int] = defaultdict(lambda: 2375)
+        self.hashes: list[int] = []
+        self.slots: list[object] = []
 
-    def choose(self, *contexts: Sequence[int], only_2: Sequence[int] | None = None) -> None:
+    def choose(self, *contexts: Sequence[int]) -> None:
         assert len(contexts) == 4
-        super().choose(*contexts)
+        self.hashes = []
+        for numbers in contexts:
+            h = 0
+            for number in numbers:
+                h = (h + number + 1) * 0x9E3779B1 & WORD
+            self.hashes.append(h)
+        self.lines(0)
+
+    def lines(self, prefix: int) -> None:
+        self.slots = [((h + prefix) * 0x85EBCA6B & WORD) >> 20 for h in self.hashes]
 
     def choose_lines(self, *contexts: tuple[int, ...]) -> None:
         """Lines of their own, not by hash."""
@@ -177,6 +125,26 @@ class Mixer3(Mixer):
             self.states[key] = AFTER[change]
         return bit
 
+    def symbol(self, bits: int, weights: int) -> int:
+        prefix = node = 1
+        for i in range(bits):
+            if i and i % 4 == 0:
+                self.lines(prefix)
+                node = 1
+            bit = self.decide(node, weights + i)
+            prefix, node = 2 * prefix + bit, 2 * node + bit
+        return prefix - 2**bits
+
+    def gamma(self, node: int, weights: int, most: int) -> int:
+        length = 0
+        while self.decide(min(node + length, 15), weights):
+            must(length < most, "a number's length")
+            length += 1
+        value = 1
+        for bit in self.way(length):
+            value = 2 * value + bit
+        return value - 1
+
     def way(self, count: int) -> list[int]:
         bits: list[int] = []
         while len(bits) < count:
@@ -184,6 +152,3 @@ class Mixer3(Mixer):
             number = self.decisions.bits(some)
             bits += [number >> (some - 1 - i) & 1 for i in range(some)]
         return bits
-
-
-MIXERS = {2: Mixer, 3: Mixer3}

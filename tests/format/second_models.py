@@ -6,13 +6,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
-from tests.format.second_mixers import MIXERS, Decisions, must
+from tests.format.second_mixers import Decisions, Mixer, must
 
 
-def read_octree(data: bytes, n: int, version: int) -> tuple[bytes, bytes, bytes, bytes]:
+def read_octree(data: bytes, n: int) -> tuple[bytes, bytes, bytes, bytes]:
     """Section 13: the four streams of section 6."""
     decisions = Decisions(data)
-    tail_mixer, depth_mixer, node_mixer, count_mixer = (MIXERS[version](decisions) for _ in range(4))
+    tail_mixer, depth_mixer, node_mixer, count_mixer = (Mixer(decisions) for _ in range(4))
     nodes, tail_depths, bits = bytearray(), bytearray(), []
     level = {(0, 0, 0): None} if n else {}  # cell -> occupancy, in depth-first order
     above: dict[tuple[int, int, int], int] = {}
@@ -64,7 +64,6 @@ def read_octree(data: bytes, n: int, version: int) -> tuple[bytes, bytes, bytes,
                     (siblings, octant),
                     (depth, present, touched),
                     (*touching, present & 42),
-                    only_2=(depth, siblings.bit_count(), count),
                 )
                 code = node_mixer.symbol(8, 8 * count)
                 must(code > 0, "a node without children")
@@ -76,10 +75,7 @@ def read_octree(data: bytes, n: int, version: int) -> tuple[bytes, bytes, bytes,
         level, above = dict.fromkeys(below), occupancy
     counts, left, last, last_but_one = bytearray(), n, 0, 0
     for _ in tail_depths:
-        if version == 2:
-            count_mixer.choose((), (min(last, 3),))
-        else:
-            count_mixer.choose((), (min(last, 3),), (min(last, 3), min(last_but_one, 3)), (min(last, 15),))
+        count_mixer.choose((), (min(last, 3),), (min(last, 3), min(last_but_one, 3)), (min(last, 15),))
         more = count_mixer.gamma(1, 0, 27)
         last, last_but_one = more, last
         must(more < left, "too many splats")
@@ -136,9 +132,9 @@ def classify(v: int) -> int:
     return 16 + c if v < 0 else c
 
 
-def read_opacity(data: bytes, around: Around, version: int) -> list[int]:
+def read_opacity(data: bytes, around: Around) -> list[int]:
     decisions, [(lowest, bits)] = ranges(data, 1, 0, 65535)
-    mixer, symbols = MIXERS[version](decisions), []
+    mixer, symbols = Mixer(decisions), []
     for i, depth in enumerate(around.depths):
         mean = around.mean(i, symbols.__getitem__)
         two = [around.nearest(i, rank, symbols.__getitem__) for rank in (0, 1)]
@@ -149,9 +145,9 @@ def read_opacity(data: bytes, around: Around, version: int) -> list[int]:
     return [lowest + s for s in symbols]
 
 
-def read_scales(data: bytes, around: Around, version: int) -> list[list[int]]:
+def read_scales(data: bytes, around: Around) -> list[list[int]]:
     decisions, columns = ranges(data, 3, 0, 65535)
-    mixer = MIXERS[version](decisions)
+    mixer = Mixer(decisions)
     values: list[list[int]] = []
     for i, depth in enumerate(around.depths):
         values.append([])
@@ -163,7 +159,6 @@ def read_scales(data: bytes, around: Around, version: int) -> list[list[int]]:
                 (axis, depth, low),
                 (axis, low, high),
                 (axis, depth, mean // 2),
-                only_2=(axis, depth, (low + high) // 2, mean // 4),
             )
             values[i].append(lowest + mixer.symbol(bits, 26 * axis))
             must(values[i][axis] < 65536, "scale")
@@ -171,34 +166,26 @@ def read_scales(data: bytes, around: Around, version: int) -> list[list[int]]:
     return values
 
 
-def read_rotation(data: bytes, around: Around, scales: Sequence[Sequence[int]], version: int) -> list[list[int]]:
+def read_rotation(data: bytes, around: Around, scales: Sequence[Sequence[int]]) -> list[list[int]]:
     decisions, columns = ranges(data, 3, -32768, 32767)
-    mixer = MIXERS[version](decisions)
-    orders = [4 * (s[0] > s[1]) + 2 * (s[1] > s[2]) + (s[0] > s[2]) for s in scales]
+    mixer = Mixer(decisions)
     values: list[list[int]] = []
     for i in range(len(scales)):
-        near = [around.nearest(i, 0, lambda j, axis=axis: values[j][axis]) for axis in range(3)]
-        near_order = around.nearest(i, 0, orders.__getitem__)
         own: list[int] = []
         values.append(own)
         for axis, (lowest, bits) in enumerate(columns):
             before = (axis, own[0] if axis else 0, own[1] if axis > 1 else 0)
-            if version == 2:
-                change = (own[axis - 1] - near[axis - 1]) >> 2 if axis else 0
-                other = (axis, near[axis], orders[i]), (axis, orders[i], near_order, near[axis], change)
-            else:
-                apart = abs(scales[i][(axis + 1) % 3] - scales[i][(axis + 2) % 3])
-                other = (axis, min(apart, 20)), (axis, sum(scales[i]) // 8, min(apart // 2, 10))
-            mixer.choose((axis,), before, *other)
+            apart = abs(scales[i][(axis + 1) % 3] - scales[i][(axis + 2) % 3])
+            mixer.choose((axis,), before, (axis, min(apart, 20)), (axis, sum(scales[i]) // 8, min(apart // 2, 10)))
             own.append(lowest + mixer.symbol(bits, 26 * axis))
             must(own[axis] < 32768, "rotation")
     decisions.finish()
     return values
 
 
-def read_sh_dc(data: bytes, around: Around, version: int) -> list[list[int]]:
+def read_sh_dc(data: bytes, around: Around) -> list[list[int]]:
     decisions, columns = ranges(data, 3, -(2**24), 2**24)
-    mixer = MIXERS[version](decisions)
+    mixer = Mixer(decisions)
     symbols: list[list[int]] = []
     for i in range(len(around.depths)):
         own: list[int] = []
@@ -214,7 +201,6 @@ def read_sh_dc(data: bytes, around: Around, version: int) -> list[list[int]]:
                 (channel, mean // 8, spread),
                 (channel, mean // 4, change[0], change[1]),
                 (channel, luma // 2, red_blue),
-                only_2=(channel, mean // 4),
             )
             own.append(mixer.symbol(bits, 26 * channel))
             change[channel] = classify(4 * own[channel] - mean)

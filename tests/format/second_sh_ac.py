@@ -1,85 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Section 15 of docs/format.md from the document alone: the second decoder's AC coefficients of versions 2 and 3."""
+"""Section 15 of docs/format.md from the document alone: the second decoder's AC coefficients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.format.second_mixers import Decisions, Mixer, Mixer3, must
-from tests.format.second_models import Around, classify
-
-
-def read_version_2(
-    data: bytes, around: Around, opacity: Sequence[int], scales: Sequence[Sequence[int]], k_total: int
-) -> list[list[list[int]]]:
-    """[N][channel][k], k = 0 unused."""
-    decisions = Decisions(data)
-    count_mixer, places, values = (Mixer(decisions) for _ in range(3))
-    counts: list[list[int]] = []
-    sh: list[list[list[int]]] = []
-    for i in range(len(opacity)):
-        own: list[int] = []
-        for channel in range(3):
-            luma, red_blue = [*own, 0, 0][:2]
-            near = sum(around.nearest(i, rank, lambda j, channel=channel: counts[j][channel]) for rank in (0, 1))
-            count_mixer.choose(
-                (channel, luma, red_blue),
-                (channel, luma, near),
-                (channel, max(scales[i]), opacity[i]),
-                (channel, luma + red_blue, sum(scales[i]) // 4),
-            )
-            own.append(count_mixer.symbol((k_total - 1).bit_length(), 4 * channel))
-            must(own[-1] < k_total, "AC count")
-        counts.append(own)
-        sh.append([[0] * k_total for _ in range(3)])
-        for channel in range(3):
-            left, history, total, last = own[channel], 0, 0, 0
-            for k in range(1, k_total):
-                if left == 0:
-                    break
-                near = [min(max(sh[j][channel][k], -50), 50) for j in around.near[i]]
-                magnitudes = min(sum(map(abs, near)), 63)
-                luma = classify(sh[i][0][k]) if channel > 0 else 0
-                red_blue = classify(sh[i][1][k]) if channel > 1 else 0
-                significant = 1
-                if left < k_total - k:
-                    before = int(i > 0 and sh[i - 1][channel][k] != 0)
-                    places.choose(
-                        (k, channel, sum(v != 0 for v in near), before),
-                        (k, channel, history % 16, own[channel]),
-                        (k, channel, magnitudes, left),
-                        (k, channel, left, luma, min(red_blue % 16, 3)),
-                    )
-                    significant = places.decide(1, 3 * k + channel)
-                history = 2 * history + significant
-                if not significant:
-                    continue
-                done, left = own[channel] - left, left - 1
-                nearest = classify(around.nearest(i, 0, lambda j, k=k, channel=channel: sh[j][channel][k]))
-                values.choose(
-                    (k, channel),
-                    (k, channel, luma, red_blue),
-                    (k, channel, last, int(last > 0 and sh[i][channel][last] < 0)),
-                    (channel, classify(sum(near)), nearest),
-                )
-                negative = values.decide(0, 3 * k + channel)
-                band = 1 if k < 4 else 2 if k < 9 else 3
-                values.choose(
-                    (k, channel, magnitudes),
-                    (k, channel, sum(own)),
-                    (k, channel, luma % 16, red_blue % 16),
-                    (channel, band, min(31, 2 * total // done) if done else 0, own[channel]),
-                )
-                magnitude = 1
-                while magnitude < 15 and values.decide(magnitude, 45 + 3 * magnitude + band):
-                    magnitude += 1
-                if magnitude == 15:
-                    magnitude += values.gamma(15, 48, 24)
-                must(magnitude <= 2**24, "AC")
-                sh[i][channel][k] = -magnitude if negative else magnitude
-                total, last = min(total + magnitude, 2**24), k
-    decisions.finish()
-    return sh
+from tests.format.second_mixers import Decisions, Mixer, must
+from tests.format.second_models import Around
 
 
 def level(v: int) -> int:
@@ -91,7 +18,7 @@ def signed_level(v: int) -> int:
     return 9 + level(v) if v < 0 else level(v)
 
 
-def read_version_3(
+def read_sh_ac(
     luma: bytes, chroma: bytes, around: Around, opacity: Sequence[int], scales: Sequence[Sequence[int]], k_total: int
 ) -> list[list[list[int]]]:
     """[N][channel][k], k = 0 unused."""
@@ -117,7 +44,7 @@ class AcChannel:
         scales: Sequence[Sequence[int]],
         k_total: int,
     ) -> None:
-        self.count, self.place, self.sign, self.magnitude = (Mixer3(decisions) for _ in range(4))
+        self.count, self.place, self.sign, self.magnitude = (Mixer(decisions) for _ in range(4))
         self.channel, self.around, self.opacity, self.scales = channel, around, opacity, scales
         self.k_total = k_total
 

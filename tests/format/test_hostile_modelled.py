@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""test_hostile.py for versions 2 and 3: damage ends in BitstreamError or another valid model; cheaply."""
+"""test_hostile.py for version 3: damage ends in BitstreamError or another valid model; cheaply."""
 
 import tracemalloc
 
@@ -12,70 +12,63 @@ from potr.codec.decoder import decode
 from potr.codec.entropy import Entropy
 from potr.codec.serialize import FREE_SPLATS, pack_model, unpack_model
 from potr.errors import BitstreamError
-from tests.golden import cases
 from tests.golden.modelled_defects import MODELLED_DEFECTS, modelled_base_file
 from tests.helpers import hostile
 from tests.helpers.forge import Forge, with_true_checksums
 from tests.helpers.hostile import cut_files
 from tests.helpers.quantized_models import random_quantized
 
-FILES = {2: (cases.HERE / "version2_base.potr").read_bytes(), 3: modelled_base_file()}
-TABLE_END = {2: HEADER_SIZE + ENTRY_SIZE * 7, 3: HEADER_SIZE + ENTRY_SIZE * 8}
+FILE = modelled_base_file()
+TABLE_END = HEADER_SIZE + ENTRY_SIZE * 8
 SECTIONS = (6, 19, 20, 21, 22, 24, 25)
-both = pytest.mark.parametrize("version", FILES)
 
 
 def refused(data):
     return hostile.refused(data, Entropy.ANS)
 
 
-def test_these_are_the_versions():
-    assert {file[8] for file in FILES.values()} == set(FILES) == set(VERSIONS) - {1}
+def test_this_is_the_other_version():
+    assert {1, FILE[8]} == set(VERSIONS)
 
 
-@both
-def test_truncation_at_every_byte_with_a_size_that_says_so(version):
-    for cut in cut_files(FILES[version]):
+def test_truncation_at_every_byte_with_a_size_that_says_so():
+    for cut in cut_files(FILE):
         assert refused(cut), len(cut)
 
 
-@both
-def test_every_section_cut_at_every_byte(version):
+def test_every_section_cut_at_every_byte():
     """With a table that says so, so that the coder meets the end: zeros follow, which mostly make no valid model."""
     verdicts = []
-    for number in SECTIONS if version > 2 else (6, 19, 20, 21, 22, 23):
-        coded = Forge(FILES[version]).entry(number).coded
+    for number in SECTIONS:
+        coded = Forge(FILE).entry(number).coded
         for size in range(len(coded)):
-            file = Forge(FILES[version])
+            file = Forge(FILE)
             file.entry(number).coded = coded[:size]
             verdicts.append(refused(bytes(file)))
     assert 0.05 < np.mean(verdicts) < 1
 
 
-@both
-def test_every_bit_flipped(version):
-    for bit in range(0, 8 * len(FILES[version])):
-        damaged = bytearray(FILES[version])
+def test_every_bit_flipped():
+    for bit in range(0, 8 * len(FILE)):
+        damaged = bytearray(FILE)
         damaged[bit // 8] ^= 1 << bit % 8
         assert refused(bytes(damaged)), bit
 
 
-@both
-def test_every_header_and_table_bit_flipped_with_true_checksums(version):
-    file = FILES[version]
-    for bit in range(8 * TABLE_END[version]):
+def test_every_header_and_table_bit_flipped_with_true_checksums():
+    file = FILE
+    for bit in range(8 * TABLE_END):
         damaged = bytearray(file)
         damaged[bit // 8] ^= 1 << bit % 8
         data = with_true_checksums(bytes(damaged))
         assert data == file or refused(data), bit
 
 
-@both
 @pytest.mark.parametrize("width", [1, 4])
-def test_slid_noise_with_true_checksums(version, width):
+def test_slid_noise_with_true_checksums(width):
     rng = np.random.default_rng(10 + width)
-    file, verdicts = FILES[version], []
-    for start in range(TABLE_END[version], len(file) - width + 1):
+    file, verdicts = FILE, []
+    for start in range(TABLE_END, len(file) - width + 1):
         noise = rng.bytes(width)
         verdicts.append(refused(with_true_checksums(file[:start] + noise + file[start + width :])))
     assert 0.2 < np.mean(verdicts) < 1

@@ -136,8 +136,11 @@ DEFECTS = (
     Defect("cut_in_header", "header", "expected 4 more bytes", _cut(30)),
     Defect("bad_magic", "header", "magic", _header(magic=b"\x89PNG\r\n\x1a\n")),
     Defect("text_mode_copy", "header", "magic", _header(magic=b"\x89POTR\n\x1a\0")),
-    Defect("future_version", "header", "format version 1 to 3, got 4", _header(version=4)),
-    Defect("version_0", "header", "format version 1 to 3, got 0", _header(version=0)),
+    Defect("future_version", "header", "format version 1 or 3, got 4", _header(version=4)),
+    Defect(
+        "version_2", "header", "version 2 is of a development version .* encode the model again", _header(version=2)
+    ),
+    Defect("version_0", "header", "format version 1 or 3, got 0", _header(version=0)),
     Defect("unknown_flag", "header", "no flags, got 0x0100", _header(flags=256)),
     Defect("header_checksum", "header", "checksum", _flip(29)),
     Defect("too_many_sections", "header", "at most 18 sections, got 4294967295", _header(count=0xFFFFFFFF)),
@@ -205,7 +208,7 @@ DEFECTS = (
     Defect("origin_nan", "model", "origin: expected finite", _patch(MODEL, 16, "d", math.nan)),
     Defect("extent_0", "model", "extent: expected positive", _patch(MODEL, 40, "d", 0.0)),
     Defect("extent_infinite", "model", "extent: expected finite", _patch(MODEL, 40, "d", math.inf)),
-    Defect("opacity_boost_nan", "model", "opacity_boost: expected finite", _patch(MODEL, 48, "d", math.nan)),
+    Defect("opacity_boost_nan", "model", "reserved: expected a finite value", _patch(MODEL, 48, "d", math.nan)),
     Defect("scale_origin_huge", "model", "scale_origin: expected finite", _patch(MODEL, 56, "f", 1e30)),
     Defect("scale_step_negative", "model", "scale_step: expected positive", _patch(MODEL, 60, "f", -0.1)),
     Defect("rotation_step_nan", "model", "rotation_step: expected positive", _patch(MODEL, 64, "f", math.nan)),

@@ -15,7 +15,7 @@ from tests.golden.defects import MODEL, OPACITY, Damage, Defect
 from tests.helpers.forge import Forge
 from tests.helpers.quantized_models import random_quantized
 
-OCTREE, LOG_SCALES, ROTATION, SH_DC, SH_AC, AC_LUMA, AC_CHROMA = 19, 20, 21, 22, 23, 24, 25
+OCTREE, LOG_SCALES, ROTATION, SH_DC, AC_LUMA, AC_CHROMA = 19, 20, 21, 22, 24, 25
 SIZES = {OCTREE: 13, OPACITY: 2, LOG_SCALES: 6, ROTATION: 6, SH_DC: 12, AC_LUMA: 12, AC_CHROMA: 24}
 
 
@@ -73,7 +73,7 @@ MODELLED_DEFECTS = (
     _defect("model", "table", "unknown coder id 2", _entry(MODEL, coder=2)),
     _defect("layout", "table", "layout 0, got 2", _entry(OPACITY, layout=2)),
     _defect("section_of_version_1", "table", "unknown section id 5", _entry(OPACITY, id=5)),
-    _defect("section_of_version_2", "table", "unknown section id 23", _entry(AC_LUMA, id=SH_AC)),
+    _defect("section_of_version_2", "table", "unknown section id 23", _entry(AC_LUMA, id=23)),
     _defect("missing_chroma", "table", "a section 'sh_ac.chroma'", lambda f: f.entries.remove(f.entry(AC_CHROMA))),
     _defect("missing", "table", "a section 'rotation'", lambda f: f.entries.remove(f.entry(ROTATION))),
     _defect("raw_size", "opacity", "raw size of 24 bytes, got 25", _entry(OPACITY, raw_size=25)),

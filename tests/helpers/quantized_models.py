@@ -57,7 +57,6 @@ def random_quantized(
         rotation_step=rotation_step,
         sh=sh,
         sh_steps=rng.uniform(0.05, 0.2, (k, 3)).astype(np.float32),
-        opacity_boost=0.33,
     )
 
 
@@ -80,7 +79,6 @@ def extreme_quantized(levels: int = 65536) -> QuantizedModel:
         rotation_step=2.0**-15,
         sh=np.array([[[2**24, -(2**24), 0]], [[0, 1, -1]], [[5, 0, 0]]], np.int32),
         sh_steps=np.array([[2.0**64, 2.0**-64, 1.0]], np.float32),
-        opacity_boost=-(2.0**64),
     )
 
 

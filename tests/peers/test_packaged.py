@@ -247,7 +247,6 @@ def test_models_that_no_program_takes(fake_tools: Path, rasterizer: Rasterizer) 
         ("sog", {"iterations": 0}, r"iterations: expected a whole number in \[1, 1000\]"),
         ("decimate_spz", {"share": 0.0}, "share: expected a number"),
         ("decimate_spz", {"adaptive": 1}, "adaptive: expected true or false"),
-        ("gsplat_png", {"entries": 65537}, "entries: expected a whole number"),
     ],
 )
 def test_options_are_checked(name: str, options: dict[str, Any], reason: str) -> None:
