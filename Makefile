@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt $(shell find potr/native -name "*.cpp" 
 setup: $(STAMP) ## create .venv with everything needed
 
 peers: setup ## node and splat-transform, for codec=sog, compressed_ply and decimate_spz (400 MB)
-	@$(PY) -m potr.peers.install
+	@$(PY) -m potr.experiment.peers.install
 
 run: setup ## compress, decode, render and measure the built-in scene
 	@$(PY) -m potr.run

@@ -15,16 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import potr
-from potr.codec.config import PruneConfig, QuantizeConfig
-from potr.codec.decoder import decode
-from potr.codec.footprint import pixel_sizes
-from potr.codec.prune import prune
-from potr.codec.quality import config_for
-from potr.codec.quantize import quantize
-from potr.codec.refit import refit
-from potr.codec.serialize import pack_model
-from potr.evaluate.quality import evaluate
-from potr.rasterizer.select import select
+from potr.encoder.config import PruneConfig, QuantizeConfig
+from potr.encoder.prune import prune
+from potr.encoder.quality import config_for
+from potr.encoder.quantize import quantize
+from potr.encoder.refit import refit
+from potr.evaluate.measure import evaluate
+from potr.format.bitstream import pack_model
+from potr.format.decode import decode
+from potr.model.footprint import pixel_sizes
+from potr.render.select import select
 
 FACTORS = {
     "position_gamma": (0.5, 2.0),

@@ -25,11 +25,11 @@ from experiments.bench_goals import goals, goals_markdown
 from experiments.gpu_timing import STEPS, StepTimer, environment, median_ms, peak_bytes, reset_peak
 from experiments.gsplat_peer import compare
 from experiments.scene_like import photographed, ring_cameras, scene_like
-from potr.cameras import Camera, View
 from potr.errors import PotrError
 from potr.evaluate.speed import frames_per_second
-from potr.rasterizer.base import Rasterizer
-from potr.splats import SplatModel
+from potr.model.cameras import Camera, View
+from potr.model.splats import SplatModel
+from potr.render.base import Rasterizer
 
 SIZES = (200_000, 1_000_000, 3_000_000, 6_000_000)
 IMAGES = ((1920, 1080), (3840, 2160))
@@ -111,7 +111,7 @@ def entries_of(rasterizer: Rasterizer, model: SplatModel, views: Sequence[View])
     """(tile, splat) pairs of all the views; None where the backend is not the cuda one."""
     if rasterizer.name != "cuda":
         return None
-    from potr.rasterizer.tile_lists import project, row_totals, view_vector
+    from potr.render.tile_lists import project, row_totals, view_vector
 
     total = 0
     for view in views:
@@ -162,7 +162,7 @@ def _number(value: float | None, unit: float = 1.0) -> str:
 
 def cuda_backend(timer: StepTimer | None) -> Rasterizer:
     """The cuda backend on torch's current device."""
-    from potr.rasterizer.cuda import CudaRasterizer
+    from potr.render.cuda import CudaRasterizer
 
     return CudaRasterizer(on_step=timer)
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from potr.codec.decoder import decode
+from potr.format.decode import decode
 
 
 def measure(data: bytes, repeats: int) -> tuple[int, float, float, float]:

@@ -16,12 +16,12 @@ import torch
 
 from experiments.gpu_timing import peak_bytes, reset_peak, seconds_of
 from experiments.scene_like import photographed, ring_cameras, scene_like
-from potr.cameras import BLACK, View
-from potr.codec.prune import final_cap, select_removals
-from potr.codec.quality import config_for
+from potr.encoder.prune import final_cap, select_removals
+from potr.encoder.quality import config_for
 from potr.errors import PotrError
-from potr.rasterizer.base import Rasterizer
-from potr.splats import SplatModel
+from potr.model.cameras import BLACK, View
+from potr.model.splats import SplatModel
+from potr.render.base import Rasterizer
 
 WHOLE = (3_000_000, 200, 1600, 1000)  # splats, views, pixels
 LARGEST = (10_000_000, 2560, 1600)  # splats, pixels
@@ -97,9 +97,9 @@ def encode_goals(model: SplatModel, views: Sequence[View], rasterizer: Rasterize
 
 
 def encoder() -> tuple[Callable[..., Any], str]:
-    """potr.codec.encoder.encode and a note; without zstandard all of it but its last step."""
+    """``encode`` and a note; without zstandard all of it but its last step."""
     try:
-        from potr.codec.encoder import encode
+        from potr.encoder.encode import encode
     except ModuleNotFoundError as error:
         if error.name != "zstandard":
             raise
@@ -107,7 +107,7 @@ def encoder() -> tuple[Callable[..., Any], str]:
         return encode, ""
     sys.modules["zstandard"] = types.ModuleType("zstandard")  # only while the encoder is imported
     try:
-        from potr.codec import encoder as without
+        from potr.encoder import encode as without
     finally:
         del sys.modules["zstandard"]
     without.pack_model = lambda *model_and_options: b""  # everything that it would pack has been computed

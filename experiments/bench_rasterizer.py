@@ -27,9 +27,9 @@ from typing import Any
 import torch
 
 import potr
-from potr.cameras import BLACK, Camera, View
-from potr.rasterizer.reference import ReferenceRasterizer
-from potr.splats import SplatModel
+from potr.model.cameras import BLACK, Camera, View
+from potr.model.splats import SplatModel
+from potr.render.reference import ReferenceRasterizer
 
 STEPS = ("project", "sort", "bin", "blend", "gather")
 NATIVE = Path(__file__).resolve().parents[1] / "potr" / "native"
@@ -141,7 +141,7 @@ def bench(
     model: SplatModel, view: View, repeats: int, instruction_sets: list[str], reference: bool
 ) -> list[dict[str, Any]]:
     """Every way, pass and thread count; the row loop first, whose image must be the backend's."""
-    from potr.rasterizer.cpu import CpuRasterizer
+    from potr.render.cpu import CpuRasterizer
 
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:

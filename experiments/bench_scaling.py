@@ -23,14 +23,14 @@ from typing import Any
 import torch
 
 import potr
-from potr.cameras import Camera, View
-from potr.codec.decoder import decode
-from potr.codec.encoder import encode
+from potr.encoder.encode import encode
 from potr.evaluate.machine import describe_machine, peak_memory_bytes, reset_peak_memory
-from potr.rasterizer.base import Rasterizer
-from potr.rasterizer.select import select
-from potr.scene import Scene
-from potr.splats import SplatModel
+from potr.format.decode import decode
+from potr.model.cameras import Camera, View
+from potr.model.scene import Scene
+from potr.model.splats import SplatModel
+from potr.render.base import Rasterizer
+from potr.render.select import select
 
 
 def tiled(model: SplatModel, copies: float) -> tuple[SplatModel, float]:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from potr.cameras import RGB, Camera
 from potr.evaluate.metrics import psnr
 from potr.evaluate.speed import frames_per_second
-from potr.rasterizer.base import Rasterizer
-from potr.splats import SplatModel
+from potr.model.cameras import RGB, Camera
+from potr.model.splats import SplatModel
+from potr.render.base import Rasterizer
 
 NEAR = 0.2  # world units, docs/conventions.md
 # The two do not truncate a splat alike (3 sigma or where alpha falls below 1/255, alpha at most 0.99 or 0.999), so the

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 import potr
-from potr.cameras import BLACK, Camera, View
-from potr.rasterizer.base import Rasterizer
-from potr.splats import SplatModel
+from potr.model.cameras import BLACK, Camera, View
+from potr.model.splats import SplatModel
+from potr.render.base import Rasterizer
 
 # Shares of the splats, and where they lie: on spheres of one object each, on a disk, on shells around everything.
 OBJECTS, GROUND, BACKGROUND = 0.45, 0.25, 0.25  # the rest floats
@@ -129,7 +129,7 @@ def _means(n: int, g: torch.Generator) -> Tensor:
 
 def load(name: str, model: SplatModel, camera: Camera) -> str:
     """A row: share of the splats that are seen, entries and splats per pixel, without and with the stop at 1e-4."""
-    from potr.rasterizer.cpu import TRANSMITTANCE_MIN, CpuRasterizer
+    from potr.render.cpu import TRANSMITTANCE_MIN, CpuRasterizer
 
     pixels = camera.width * camera.height
     view = View(name, camera, torch.zeros(camera.height, camera.width, 3))

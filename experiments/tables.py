@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from potr.errors import PotrError
-from potr.experiment.report import collect, table
+from potr.experiment.summary import collect, table
 from potr.experiment.tables import figures
 from potr.experiment.tables.write import TABLES, write_tables
 

@@ -13,13 +13,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from potr.cameras import Camera, View
-    from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
-    from potr.codec.decoder import decode
-    from potr.codec.encoder import Encoded, StageReport, encode
-    from potr.codec.own_renders import PlacedViews, config_for_renders, views_around, without_invisible
-    from potr.codec.quality import config_for
-    from potr.codec.target import Target
+    from potr.encoder.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
+    from potr.encoder.encode import Encoded, StageReport, encode
+    from potr.encoder.placed_views import PlacedViews, config_for_renders, views_around, without_invisible
+    from potr.encoder.quality import config_for
+    from potr.encoder.target import Target
+    from potr.encoder.targeted import Targeted, encode_to_target
     from potr.errors import (
         BackendUnavailable,
         BitstreamError,
@@ -29,13 +28,14 @@ if TYPE_CHECKING:
         SceneError,
         TargetError,
     )
-    from potr.evaluate.targeted import Targeted, encode_to_target
+    from potr.format.decode import decode
     from potr.io.folder import load_scene
     from potr.io.ply import load_ply, save_ply
-    from potr.rasterizer.base import ColorStatistics, Rasterizer, RemovalCost
-    from potr.rasterizer.select import select as select_rasterizer
-    from potr.scene import Scene
-    from potr.splats import SplatModel
+    from potr.model.cameras import Camera, View
+    from potr.model.scene import Scene
+    from potr.model.splats import SplatModel
+    from potr.render.base import ColorStatistics, Rasterizer, RemovalCost
+    from potr.render.select import select as select_rasterizer
 
 __version__ = "0.1.0"
 
@@ -60,13 +60,13 @@ if _is_run and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 _HOMES = {
-    "potr.cameras": ("Camera", "View"),
-    "potr.codec.config": ("CodecConfig", "CompactConfig", "PruneConfig", "QuantizeConfig"),
-    "potr.codec.decoder": ("decode",),
-    "potr.codec.encoder": ("Encoded", "StageReport", "encode"),
-    "potr.codec.own_renders": ("PlacedViews", "config_for_renders", "views_around", "without_invisible"),
-    "potr.codec.quality": ("config_for",),
-    "potr.codec.target": ("Target",),
+    "potr.model.cameras": ("Camera", "View"),
+    "potr.encoder.config": ("CodecConfig", "CompactConfig", "PruneConfig", "QuantizeConfig"),
+    "potr.format.decode": ("decode",),
+    "potr.encoder.encode": ("Encoded", "StageReport", "encode"),
+    "potr.encoder.placed_views": ("PlacedViews", "config_for_renders", "views_around", "without_invisible"),
+    "potr.encoder.quality": ("config_for",),
+    "potr.encoder.target": ("Target",),
     "potr.errors": (
         "BackendUnavailable",
         "BitstreamError",
@@ -76,19 +76,19 @@ _HOMES = {
         "SceneError",
         "TargetError",
     ),
-    "potr.evaluate.targeted": ("Targeted", "encode_to_target"),
+    "potr.encoder.targeted": ("Targeted", "encode_to_target"),
     "potr.io.folder": ("load_scene",),
     "potr.io.ply": ("load_ply", "save_ply"),
-    "potr.rasterizer.base": ("ColorStatistics", "Rasterizer", "RemovalCost"),
-    "potr.scene": ("Scene",),
-    "potr.splats": ("SplatModel",),
+    "potr.render.base": ("ColorStatistics", "Rasterizer", "RemovalCost"),
+    "potr.model.scene": ("Scene",),
+    "potr.model.splats": ("SplatModel",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name == "select_rasterizer":
-        value: Any = importlib.import_module("potr.rasterizer.select").select
+        value: Any = importlib.import_module("potr.render.select").select
     elif name in _HOME_OF:
         value = getattr(importlib.import_module(_HOME_OF[name]), name)
     else:

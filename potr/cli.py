@@ -29,13 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(arguments)
     try:
-        from potr.experiment import console  # after parsing: --help needs neither torch nor rich
+        from potr import screen  # after parsing: --help needs neither torch nor rich
 
         if hasattr(args, "threads"):
             import torch
 
             torch.set_num_threads(args.threads or min(available_threads(), torch.get_num_threads()))
-        with console.screen(args.verbose - args.quiet) as args.progress:
+        with screen.screen(args.verbose - args.quiet) as args.progress:
             text = args.command(args)
     except PotrError as error:
         if args.verbose:
@@ -46,15 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"potr {args.name}: interrupted; nothing is half-written{_resumable(args)}\n")
         return INTERRUPTED
     if text:
-        console.show(text)
+        screen.show(text)
     return 0
 
 
 def _encode(args: argparse.Namespace) -> str:
-    from potr.evaluate.quality import evaluate, evenly_spaced
-    from potr.evaluate.targeted import mean_psnr
+    from potr.encoder.overrides import parse_overrides
+    from potr.encoder.targeted import mean_psnr
+    from potr.evaluate.measure import evaluate, evenly_spaced
     from potr.experiment.compare import refuse_potr
-    from potr.experiment.overrides import parse_overrides
     from potr.files import refuse_existing, write_atomic
 
     refuse_existing(args.output, args.overwrite)
@@ -127,7 +127,7 @@ def _to_encode(
         raise ConfigError(
             "--psnr-drop is a loss against photographs: it needs --scene DIR; --size-mb and --splats do not"
         )
-    from potr.codec.own_renders import model_alone
+    from potr.encoder.placed_views import model_alone
 
     whole = potr.load_ply(args.model, clean=args.clean)
     alone = model_alone(whole, rasterizer, progress=args.progress)
@@ -150,8 +150,8 @@ def _decode(args: argparse.Namespace) -> str:
 
 
 def _info(args: argparse.Namespace) -> str:
-    from potr.codec.decoder import describe
     from potr.experiment.compare import read_potr
+    from potr.format.decode import describe
 
     description = describe(read_potr(args.input))
     return _json(description) if args.json else _described(args.input, description)
@@ -206,7 +206,7 @@ def _compare(args: argparse.Namespace) -> str:
 def _report(args: argparse.Namespace) -> str:
     import datetime
 
-    from potr.experiment.html_report import TITLE, write_report
+    from potr.experiment.report.page import TITLE, write_report
 
     written = write_report(
         args.outputs,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from potr.errors import ConfigError, PotrError
 
 if TYPE_CHECKING:
-    from potr.io.released import Roots
-    from potr.io.suites import SuiteScene
+    from potr.experiment.scenes.places import Roots
+    from potr.experiment.scenes.suites import SuiteScene
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes; argparse's own errors are 2 too
 MODELS_WORD = "models"  # where a scene is expected: its released model alone
@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(_with_command(sys.argv[1:] if arguments is None else list(arguments)))
     try:
-        from potr.experiment import console  # after parsing: --help needs neither torch nor rich
+        from potr import screen  # after parsing: --help needs neither torch nor rich
 
-        with console.screen(args.verbose - args.quiet) as args.progress:
+        with screen.screen(args.verbose - args.quiet) as args.progress:
             text, code = args.function(args)
     except PotrError as error:
         if args.verbose:
@@ -44,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"potr.datasets {args.command}: interrupted; nothing is half-unpacked, the same command goes on\n"
         )
         return INTERRUPTED
-    console.show(text)
+    screen.show(text)
     return int(code)
 
 
 def _list(args: argparse.Namespace) -> tuple[str, int]:
-    from potr.io.released import locate
-    from potr.io.suites import SCENES
+    from potr.experiment.scenes.places import locate
+    from potr.experiment.scenes.suites import SCENES
 
     roots = _roots(args)
     rows = [("suite", "scene", "photographs", "model")]
@@ -68,8 +68,8 @@ def _list(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _verify(args: argparse.Namespace) -> tuple[str, int]:
-    from potr.io.released import Place, locate, missing_message
-    from potr.io.verify import verify
+    from potr.experiment.scenes.places import Place, locate, missing_message
+    from potr.experiment.scenes.verify import verify
 
     roots = _roots(args)
     blocks, wrong = [], 0
@@ -102,7 +102,7 @@ def _expected(ok: bool, expected: str | None) -> str:
 
 
 def _download(args: argparse.Namespace) -> tuple[str, int]:
-    from potr.io.obtain import obtain, plan
+    from potr.experiment.scenes.obtain import obtain, plan
 
     words = [word for word in args.what if word != MODELS_WORD]
     models_alone = MODELS_WORD in args.what or args.only == "models"
@@ -125,7 +125,7 @@ def _download(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _roots(args: argparse.Namespace) -> Roots:
-    from potr.io.released import Roots
+    from potr.experiment.scenes.places import Roots
 
     usual = Roots.from_environment()
     return Roots(args.data or usual.data, args.models or usual.models)
@@ -133,7 +133,7 @@ def _roots(args: argparse.Namespace) -> Roots:
 
 def _scenes(words: Sequence[str]) -> list[SuiteScene]:
     """The scenes that names of scenes and suites stand for; without a name all of them."""
-    from potr.io.suites import SCENES, SUITES, scenes_of
+    from potr.experiment.scenes.suites import SCENES, SUITES, scenes_of
 
     found: dict[str, SuiteScene] = {}
     by_suite = {suite.lower(): suite for suite in SUITES}

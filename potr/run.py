@@ -12,15 +12,17 @@ from pathlib import Path
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
+from potr import screen
+from potr.encoder.overrides import refuse_options, unknown
 from potr.errors import ConfigError, PotrError, SceneError
-from potr.experiment import console, pipeline, ranks, report, schema, sweep
-from potr.experiment.job import Job, Outcome
-from potr.experiment.overrides import refuse_options, unknown
-from potr.experiment.present import look
+from potr.experiment import pipeline, ranks, schema, summary
 from potr.experiment.result import read_result
-from potr.experiment.sweep_table import gap_table, hole_table, sweep_table, without_gaps
+from potr.experiment.scenes.present import look
+from potr.experiment.sweep import plan
+from potr.experiment.sweep.job import Job, Outcome
+from potr.experiment.sweep.sweep_table import gap_table, hole_table, sweep_table, without_gaps
 from potr.experiment.tables import write
-from potr.experiment.tracking import track_sweep
+from potr.experiment.tracking.tracker import track_sweep
 from potr.progress import Progress
 
 log = logging.getLogger("potr.run")  # __name__ is __main__ under python -m, which no handler of ours hears
@@ -47,15 +49,15 @@ def _main() -> None:
     schema.register()
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing several lines
-    name = sweep.name_of(sys.argv[1:])
+    name = plan.name_of(sys.argv[1:])
     if name:
-        os.environ.setdefault(sweep.NAME_VARIABLE, name)
-    sweep.composed.clear()
-    with console.screen() as progress:
+        os.environ.setdefault(plan.NAME_VARIABLE, name)
+    plan.composed.clear()
+    with screen.screen() as progress:
         try:
             refuse_options(sys.argv[1:], schema.setting_names(), HYDRA_OPTIONS)
-            hydra.main(version_base="1.3", config_path=str(schema.conf_folder()), config_name="run")(sweep.compose)()
-            code, shown = _run(sweep.composed, progress)
+            hydra.main(version_base="1.3", config_path=str(schema.conf_folder()), config_name="run")(plan.compose)()
+            code, shown = _run(plan.composed, progress)
         except HydraException as error:
             if traceback_wanted:
                 raise
@@ -67,7 +69,7 @@ def _main() -> None:
         except KeyboardInterrupt:
             sys.exit(130)
     if shown:
-        console.show(shown)
+        screen.show(shown)
     sys.exit(code)
 
 
@@ -76,11 +78,11 @@ def _run(jobs: list[Job], progress: Progress) -> tuple[int, str]:
     if not jobs:  # --cfg
         return 0, ""
     if jobs[0].sweeping:
-        return _sweep(sweep.planned(jobs))
+        return _sweep(plan.planned(jobs))
     (job,) = jobs
     if job.config is None:
         raise ConfigError(str(job.refusal))
-    return 0, report.summary(pipeline.run(job.config, progress=progress))
+    return 0, summary.summary(pipeline.run(job.config, progress=progress))
 
 
 def _sweep(asked: list[Job]) -> tuple[int, str]:
@@ -91,13 +93,13 @@ def _sweep(asked: list[Job]) -> tuple[int, str]:
     if looked.left_out and all(job.config is None for job in looked.jobs):
         for job in looked.jobs:
             log.error("%s: %s", job.asked, job.refusal)
-        sweep.forget(asked)
+        plan.forget(asked)
         raise SceneError(f"none of the {len(asked)} runs can be done: their scenes are not here; nothing was written")
     if looked.left_out:
         log.warning("%d of %d runs are left out, their scenes are not here", looked.left_out, len(asked))
     if because := without_gaps([job.config for job in looked.jobs if job.config is not None]):
         log.info("%s", because)
-    done = sweep.run(looked.jobs)
+    done = plan.run(looked.jobs)
     configs = [job.config for job, _ in done if job.config is not None]
     if configs:
         track_sweep(configs[0], [Path(outcome.folder) for _, outcome in done if outcome.folder])

@@ -15,7 +15,7 @@ GPU_VARIABLE = "POTR_GPU"  # "required": a test marked gpu fails where there is 
 
 @functools.cache
 def why_no_gpu() -> str | None:
-    from potr.rasterizer.nvrtc import why_not
+    from potr.render.nvrtc import why_not
 
     return why_not()
 
@@ -27,6 +27,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get(GPU_VARIABLE) == "required":
         pytest.fail(f"{GPU_VARIABLE}=required, and {why_no_gpu()}", pytrace=False)
     pytest.skip(f"no GPU: {why_no_gpu()}")
+
+
+@pytest.fixture(scope="session")
+def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny scene with 8 training and 2 test views; read only."""
+    from tests.helpers.scene_folder import make_scene_folder
+
+    return make_scene_folder(tmp_path_factory.mktemp("scenes") / "ball")
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 import torch
 
-from potr.cameras import RGB, Camera
 from potr.errors import ConfigError
 from potr.evaluate.machine import describe_device
-from potr.rasterizer.base import Rasterizer
-from potr.splats import SplatModel
+from potr.model.cameras import RGB, Camera
+from potr.model.splats import SplatModel
+from potr.render.base import Rasterizer
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potr.cameras import RGB, Camera, View
 from potr.errors import PotrError
 from potr.experiment.identity import measurement_sha256
 from potr.files import write_atomic
+from potr.model.cameras import RGB, Camera, View
+from potr.model.scene import Scene
+from potr.model.splats import SplatModel
 from potr.progress import Progress, silent
-from potr.rasterizer.base import ColorStatistics, GeometryStatistics, Rasterizer, RemovalCost
-from potr.rasterizer.select import signature
-from potr.scene import Scene
-from potr.splats import SplatModel
+from potr.render.base import ColorStatistics, GeometryStatistics, Rasterizer, RemovalCost
+from potr.render.select import signature
 
 log = logging.getLogger(__name__)
 

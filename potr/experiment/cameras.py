@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from potr.cameras import View
 from potr.errors import SceneError
 from potr.io.cameras_json import read_cameras_json
 from potr.io.folder import load_scene
+from potr.model.cameras import View
 
 CAMERAS_FILE = "cameras.json"
 

@@ -7,19 +7,19 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from potr.bitstream.container import MAGIC
-from potr.cameras import View
-from potr.codec.decoder import decode
 from potr.errors import PotrError, SceneError
 from potr.experiment.measure import judge
 from potr.experiment.pictures import caption, save_comparison, typical_view
 from potr.experiment.result import LPIPS_NAMES, Measured
 from potr.experiment.schema import EvaluateConfig
+from potr.format.container import MAGIC
+from potr.format.decode import decode
 from potr.io.ply import load_ply
+from potr.model.cameras import View
+from potr.model.scene import Scene
+from potr.model.splats import SplatModel
 from potr.progress import Progress, silent
-from potr.rasterizer.base import Rasterizer
-from potr.scene import Scene
-from potr.splats import SplatModel
+from potr.render.base import Rasterizer
 
 _PLY = (b"ply\n", b"ply\r")
 

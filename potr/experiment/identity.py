@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from potr.cameras import View
 from potr.experiment.schema import RunConfig, changes
-from potr.scene import Scene
-from potr.splats import SplatModel
+from potr.model.cameras import View
+from potr.model.scene import Scene
+from potr.model.splats import SplatModel
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _LONGEST_NAME = 120

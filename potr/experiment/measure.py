@@ -10,20 +10,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from potr.cameras import RGB, View
 from potr.errors import PotrError
 from potr.evaluate.lpips import LpipsModel, load_lpips
-from potr.evaluate.quality import evaluate
+from potr.evaluate.measure import evaluate
 from potr.evaluate.speed import frames_per_second
 from potr.evaluate.weights import Network, WeightsUnavailable
 from potr.experiment.identity import measurement_sha256
 from potr.experiment.result import Measured
 from potr.experiment.schema import EvaluateConfig
 from potr.files import write_atomic
+from potr.model.cameras import RGB, View
+from potr.model.splats import SplatModel
 from potr.progress import Progress
-from potr.rasterizer.base import Rasterizer
-from potr.rasterizer.select import signature
-from potr.splats import SplatModel
+from potr.render.base import Rasterizer
+from potr.render.select import signature
 
 log = logging.getLogger(__name__)
 Figures = dict[str, Any]  # the quality fields of Measured

@@ -9,12 +9,12 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from potr.cameras import View
 from potr.evaluate.metrics import to_8bit
 from potr.evaluate.pictures import comparison_picture
 from potr.files import write_atomic
-from potr.rasterizer.base import Rasterizer
-from potr.splats import SplatModel
+from potr.model.cameras import View
+from potr.model.splats import SplatModel
+from potr.render.base import Rasterizer
 
 
 def save_image(path: Path, image: Tensor, *, overwrite: bool = False) -> None:

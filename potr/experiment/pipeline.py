@@ -15,20 +15,19 @@ from typing import Any
 
 import torch
 
-from potr.codec.encoder import StageReport
+from potr.encoder.encode import StageReport
 from potr.errors import ConfigError, PotrError
+from potr.evaluate.bd_rate import rate
 from potr.evaluate.machine import describe_machine, peak_memory_bytes, reset_peak_memory
-from potr.evaluate.rate import rate
 from potr.experiment import identity, ranks
 from potr.experiment.cache import CACHE, CachedCosts
 from potr.experiment.cameras import CAMERAS_FILE
-from potr.experiment.coder import Coder, Searched, coder
-from potr.experiment.console import log_file
+from potr.experiment.codec import Coder, Searched, coder
 from potr.experiment.failure import FAILURE_FILE, Failure, write_failure
 from potr.experiment.lock import locked
 from potr.experiment.measure import Judge, judge
-from potr.experiment.opening import opened
 from potr.experiment.pictures import caption, megabytes, save_comparison, typical_view
+from potr.experiment.report.view_pictures import pictured, save_views
 from potr.experiment.result import (
     CONFIG_FILE,
     RESULT_FILE,
@@ -38,17 +37,18 @@ from potr.experiment.result import (
     without_idle_reasons,
     write_result,
 )
+from potr.experiment.scenes.open import opened
 from potr.experiment.schema import RunConfig, changes, to_yaml, with_codec_resolved
-from potr.experiment.tracking import track_finished, tracker
-from potr.experiment.views import pictured, save_views
+from potr.experiment.tracking.tracker import track_finished, tracker
 from potr.files import write_atomic
 from potr.io.cameras_json import write_cameras_json
-from potr.io.datasets import TEST, TRAIN, Shot
+from potr.io.posed_images import TEST, TRAIN, Shot
+from potr.model.scene import Scene
+from potr.model.splats import UNCOMPRESSED_BYTES_PER_SPLAT, SplatModel
 from potr.progress import Progress, silent
-from potr.rasterizer.base import Rasterizer
-from potr.rasterizer.select import select
-from potr.scene import Scene
-from potr.splats import UNCOMPRESSED_BYTES_PER_SPLAT, SplatModel
+from potr.render.base import Rasterizer
+from potr.render.select import select
+from potr.screen import log_file
 from potr.threads import available_threads
 
 log = logging.getLogger(__name__)

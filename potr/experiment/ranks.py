@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from potr.errors import RanksLost
-from potr.rasterizer.base import Rasterizer
-from potr.rasterizer.ranks import MAIN, TorchRanks, expected, local_share
-from potr.rasterizer.select import select
-from potr.rasterizer.sharded import ShardedRasterizer, dismiss, serve
+from potr.render.base import Rasterizer
+from potr.render.ranks import MAIN, TorchRanks, expected, local_share
+from potr.render.select import select
+from potr.render.sharded import ShardedRasterizer, dismiss, serve
 from potr.threads import available_cores
 
 _LOST = 2  # exit code

@@ -17,19 +17,19 @@ from typing import Any, Optional
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from potr.codec.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
-from potr.codec.entropy import Entropy
-from potr.codec.ladder import RUNG_NAMES, rung_config
-from potr.codec.quality import PRESETS, config_for, overridden
-from potr.codec.target import Target
+from potr.encoder.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
+from potr.encoder.ladder import RUNG_NAMES, rung_config
+from potr.encoder.overrides import STAGES, Overrides, field_types, unknown
+from potr.encoder.quality import PRESETS, config_for, overridden
+from potr.encoder.target import Target
 from potr.errors import ConfigError
 from potr.evaluate.weights import Network
-from potr.experiment.launcher import LauncherConfig
-from potr.experiment.overrides import STAGES, Overrides, field_types, unknown
-from potr.io.released import DEFAULT_DATA, DEFAULT_MODELS
-from potr.io.suites import SUITES, suite_scene
-from potr.peers import PEERS, peer_class
-from potr.rasterizer.select import BACKENDS
+from potr.experiment.peers import PEERS, peer_class
+from potr.experiment.scenes.places import DEFAULT_DATA, DEFAULT_MODELS
+from potr.experiment.scenes.suites import SUITES, suite_scene
+from potr.experiment.sweep.launcher import LauncherConfig
+from potr.format.coder import Entropy
+from potr.render.select import BACKENDS
 from potr.threads import checked_threads
 
 KINDS = ("demo", "folder", "suite")
@@ -201,7 +201,7 @@ class RunConfig:
 
     ``prune``, ``compact`` and ``quantize`` have the fields of the stage configs, None meaning "from quality".
     ``entropy`` is another name of ``quantize.entropy``. ``rung`` is a codec on the way from codec=paper to
-    codec=default (potr.codec.ladder); its ends are those two, and become them here.
+    codec=default (potr.encoder.ladder); its ends are those two, and become them here.
     """
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)

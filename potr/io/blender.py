@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from potr.cameras import Camera
 from potr.errors import SceneError
-from potr.io.datasets import TEST, TRAIN, Shot
 from potr.io.images import find_image, image_size
 from potr.io.json_fields import array, number, read_json, side, text
+from potr.io.posed_images import TEST, TRAIN, Shot
+from potr.model.cameras import Camera
 
 PAIR = (("transforms_train.json", TRAIN), ("transforms_test.json", TEST))
 SINGLE = "transforms.json"

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from potr.cameras import Camera
 from potr.errors import SceneError
 from potr.files import write_atomic
-from potr.io.datasets import TEST, TRAIN, Shot
 from potr.io.json_fields import array, number, read_json, side, text
+from potr.io.posed_images import TEST, TRAIN, Shot
+from potr.model.cameras import Camera
 
 
 def read_cameras_json(path: Path) -> tuple[Shot, ...]:

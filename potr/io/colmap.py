@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from potr.cameras import Camera
 from potr.errors import SceneError
-from potr.io.datasets import Shot
 from potr.io.json_fields import MAX_SIDE
-from potr.rotation import quats_to_matrices
+from potr.io.posed_images import Shot
+from potr.model.cameras import Camera
+from potr.model.rotation import quats_to_matrices
 
 # COLMAP's camera models by id, with their number of parameters.
 _MODELS = (

@@ -26,8 +26,8 @@ from potr.io.demo_textures import Array
 from potr.io.demo_world import World, demo_world
 from potr.io.folder import load_scene
 from potr.io.ply import save_ply
+from potr.model.scene import Scene
 from potr.progress import Progress, silent
-from potr.scene import Scene
 
 log = logging.getLogger(__name__)
 

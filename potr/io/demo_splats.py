@@ -12,8 +12,8 @@ import torch
 
 from potr.io.demo_textures import Array
 from potr.io.demo_world import Ellipsoid, World, fibonacci
-from potr.sh import C0, sh_basis
-from potr.splats import SplatModel
+from potr.model.sh import C0, sh_basis
+from potr.model.splats import SplatModel
 
 SPACING = 0.030  # world units between neighbours on a surface
 _WIDTH = 0.60  # standard deviation in the surface, over the spacing

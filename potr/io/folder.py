@@ -10,16 +10,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from potr.cameras import BLACK, RGB, WHITE, View
 from potr.errors import ConfigError, SceneError
 from potr.io.blender import PAIR, SINGLE, read_transforms, read_transforms_pair
 from potr.io.cameras_json import read_cameras_json
 from potr.io.colmap import read_colmap
-from potr.io.datasets import Shot, Split, divide
 from potr.io.images import find_image, make_view
 from potr.io.ply import load_ply
-from potr.scene import Scene
-from potr.splats import SplatModel
+from potr.io.posed_images import Shot, Split, divide
+from potr.model.cameras import BLACK, RGB, WHITE, View
+from potr.model.scene import Scene
+from potr.model.splats import SplatModel
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from potr.errors import ModelError, PotrError
 from potr.files import refuse_existing, write_atomic
-from potr.io.clean import MAX_OPACITY_LOGIT, check_model, clean_model
-from potr.splats import SH_COEFFICIENTS, SplatModel
+from potr.model.check import MAX_OPACITY_LOGIT, check_model, clean_model
+from potr.model.splats import SH_COEFFICIENTS, SplatModel
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def load_ply(path: Path | str, *, clean: bool = False, saturate: bool = False) -
 
     Args:
         path: the file.
-        clean: remove unusable splats (potr.io.clean) and log how many, instead of refusing the model.
+        clean: remove unusable splats (potr.model.check) and log how many, instead of refusing the model.
         saturate: opacity logits beyond +-MAX_OPACITY_LOGIT, infinite ones too, are brought to it: other codecs'
             decoders write them for the lowest and the highest of 256 opacities, and mean 0 and 1.
 

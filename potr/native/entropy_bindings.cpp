@@ -55,7 +55,7 @@ int coefficients_with_ac(size_t k) {
 }  // namespace
 
 NB_MODULE(_entropy, m) {
-    m.doc() = "Context-modelled entropy coding; potr.codec.modelled is the documented face.";
+    m.doc() = "Context-modelled entropy coding; potr.format.contexts is the documented face.";
 
     // Carries (offset, reason) as Python args. Never freed: the interpreter may be gone before statics are.
     static PyObject* const stream_error = PyErr_NewException("potr._entropy.StreamError", PyExc_ValueError, nullptr);

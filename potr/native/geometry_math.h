@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Geometry statistics: from sums over the pixels of one view to those by change of the splat in space, the ten changes of
-// GeometryStatistics in potr/rasterizer/base.py. Compiled by g++ and, as device code, by NVRTC.
+// GeometryStatistics in potr/render/base.py. Compiled by g++ and, as device code, by NVRTC.
 #pragma once
 
 #include "splat_math.h"

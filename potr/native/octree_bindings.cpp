@@ -32,7 +32,7 @@ void check_lengths(const CellArray& cells, const DepthArray& depths) {
 }  // namespace
 
 NB_MODULE(_octree, m) {
-    m.doc() = "Octree coding of quantised positions; potr.codec.octree is the documented face.";
+    m.doc() = "Octree coding of quantised positions; potr.format.octree is the documented face.";
     m.attr("MAX_DEPTH") = potr::kMaxDepth;
 
     // Both carry their parts as Python args: (index, reason) and (stream, offset, reason). Never freed: the interpreter may

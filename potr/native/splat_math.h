@@ -183,7 +183,7 @@ POTR_HD void tile_range(R center, R radius, R extent, int tiles, R* first, R* la
                  clamp_to((center + extent) * s + 1.0f, 0.0f, n));
 }
 
-// Values of the SH basis at the unit vector (x, y, z), degree <= 3; twin of potr/sh.py.
+// Values of the SH basis at the unit vector (x, y, z), degree <= 3; twin of potr/model/sh.py.
 template <class R>
 POTR_HD void sh_basis(R x, R y, R z, int degree, R basis[kMaxCoefficients]) {
   basis[0] = all_lanes<R>(0.28209479177387814f);

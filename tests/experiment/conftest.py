@@ -9,14 +9,6 @@ import pytest
 from potr import run
 from potr.experiment.schema import RunConfig
 from tests.helpers.fake_wandb import a_config, make_fake, without_wandb_of_the_user
-from tests.helpers.scene_folder import make_scene_folder
-
-
-@pytest.fixture(scope="session")
-def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny scene with 8 training and 2 test views; read only."""
-    return make_scene_folder(tmp_path_factory.mktemp("scenes") / "ball")
-
 
 SWEEP = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.01", "evaluate.lpips=none")
 

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 import potr
-from potr.experiment import cache, opening, pipeline
+from potr.experiment import cache, pipeline
 from potr.experiment.cache import CachedCosts, with_cached_photos
+from potr.experiment.scenes import open
 from potr.experiment.schema import DatasetConfig, EvaluateConfig, PruneOverrides, RunConfig
-from potr.rasterizer.base import Rasterizer, RemovalCost
-from potr.scene import Scene
+from potr.model.scene import Scene
+from potr.render.base import Rasterizer, RemovalCost
 from tests.helpers.scene_folder import make_scene_folder
 
 
@@ -134,13 +135,13 @@ def test_runs_share_the_scene_and_give_the_bytes_they_give_alone(
 ) -> None:
     folder = make_scene_folder(tmp_path / "scene" / "ball")
     opened: list[str] = []
-    open_scene = opening.open_scene
+    open_scene = open.open_scene
 
     def noting(config: RunConfig, *arguments: Any) -> Scene:
         opened.append(str(config.dataset.path))
         return open_scene(config, *arguments)
 
-    monkeypatch.setattr(opening, "open_scene", noting)
+    monkeypatch.setattr(open, "open_scene", noting)
     shared = [pipeline.run(a_config(folder, tmp_path / "shared", quality=q)) for q in (0.2, 0.8)]
     assert len(opened) == 1
     assert {path.name for path in (tmp_path / "shared" / ".cache").iterdir()} == {"photos", "costs", "pruned", "before"}

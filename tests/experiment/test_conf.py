@@ -12,18 +12,18 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
-from potr.codec.config import Criterion
-from potr.codec.entropy import Entropy
-from potr.codec.ladder import RUNG_NAMES, rung_config
-from potr.codec.quality import PRESETS, config_for, overridden
+from potr.encoder.config import Criterion
+from potr.encoder.ladder import RUNG_NAMES, rung_config
+from potr.encoder.overrides import STAGES
+from potr.encoder.quality import PRESETS, config_for, overridden
 from potr.errors import ConfigError
 from potr.experiment import schema
 from potr.experiment.identity import run_name
-from potr.experiment.overrides import STAGES
-from potr.experiment.published import published
 from potr.experiment.schema import BackendChoice
 from potr.experiment.tables import write
-from potr.rasterizer.cuda import CudaRasterizer
+from potr.experiment.tables.published import published
+from potr.format.coder import Entropy
+from potr.render.cuda import CudaRasterizer
 
 CONF = schema.conf_folder()
 FILES = sorted(CONF.rglob("*.yaml"))

@@ -16,12 +16,14 @@ from PIL import Image
 
 import potr
 from potr.errors import ConfigError, PotrError
+from potr.evaluate.measure import evaluate
 from potr.evaluate.metrics import to_8bit
-from potr.evaluate.quality import evaluate
 from potr.evaluate.weights import WeightsUnavailable
-from potr.experiment import coder, measure, opening, pipeline
+from potr.experiment import codec, measure, pipeline
 from potr.experiment.identity import config_sha256, inputs_sha256, run_name
+from potr.experiment.report.view_pictures import read_views
 from potr.experiment.result import RunResult, read_result
+from potr.experiment.scenes import open
 from potr.experiment.schema import (
     BackendChoice,
     CodecChoice,
@@ -31,7 +33,6 @@ from potr.experiment.schema import (
     QuantizeOverrides,
     RunConfig,
 )
-from potr.experiment.views import read_views
 from tests.helpers.scene_folder import make_scene_folder
 
 SCENES = Path(os.environ.get("POTR_SCENES", Path(__file__).parents[3] / "shared" / "scenes"))
@@ -118,7 +119,7 @@ def test_the_bitstream_is_what_the_library_makes(finished: tuple[RunConfig, RunR
 
 def test_a_finished_run_is_skipped(finished: tuple[RunConfig, RunResult], monkeypatch: pytest.MonkeyPatch) -> None:
     config, result = finished
-    monkeypatch.setattr(coder, "encode", _forbidden)
+    monkeypatch.setattr(codec, "encode", _forbidden)
     written = (result.folder / "result.json").stat().st_mtime_ns
     assert pipeline.run(config) == result
     assert (result.folder / "result.json").stat().st_mtime_ns == written
@@ -135,7 +136,7 @@ def test_force_replaces_and_a_failure_meanwhile_leaves_no_result(
     first = pipeline.run(config)
     forced = dataclasses.replace(config, force=True)
     with monkeypatch.context() as patch:
-        patch.setattr(coder, "encode", _forbidden)
+        patch.setattr(codec, "encode", _forbidden)
         with pytest.raises(AssertionError, match="called"):
             pipeline.run(forced)
     assert not (first.folder / "result.json").exists()
@@ -249,7 +250,7 @@ def test_dataset_settings_reach_the_scene(scene_folder: Path, tmp_path: Path) ->
     dataset = DatasetConfig(
         kind="folder", path=str(scene_folder), name="small", downscale=2, background="#ff0000", max_views=3
     )
-    scene = opening.open_scene(a_config(scene_folder, tmp_path, dataset=dataset))
+    scene = open.open_scene(a_config(scene_folder, tmp_path, dataset=dataset))
     assert scene.name == "small"
     assert [view.name for view in scene.train_views] == ["view_00.png", "view_04.png", "view_07.png"]
     assert len(scene.test_views) == 2
@@ -291,7 +292,7 @@ def test_values_out_of_range_are_refused_before_the_scene_is_read(tmp_path: Path
 @pytest.mark.parametrize("name", ["c3dgs", "mesongs"])
 def test_the_run_s_seed_is_the_peer_s_unless_that_has_its_own(name: str) -> None:
     def used(seed: int, options: dict[str, Any]) -> Any:
-        return coder.PeerCoder(RunConfig(codec=CodecChoice(name, options), seed=seed)).peer.settings["seed"]
+        return codec.PeerCoder(RunConfig(codec=CodecChoice(name, options), seed=seed)).peer.settings["seed"]
 
     assert (used(0, {}), used(7, {}), used(7, {"seed": None})) == (0, 7, 7)
     assert (used(7, {"seed": 0}), used(7, {"seed": 5})) == (0, 5)

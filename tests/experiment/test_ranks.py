@@ -15,8 +15,8 @@ from potr import run
 from potr.errors import BackendUnavailable
 from potr.experiment import ranks
 from potr.experiment.result import RunResult, read_result
-from potr.rasterizer.ranks import TorchRanks, expected, local_share
-from potr.rasterizer.select import select
+from potr.render.ranks import TorchRanks, expected, local_share
+from potr.render.select import select
 from tests.helpers.scene_folder import make_scene_folder
 
 LONG = 300  # seconds, for processes that take a few

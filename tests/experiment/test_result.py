@@ -13,8 +13,8 @@ import pytest
 
 from potr.errors import PotrError
 from potr.experiment.failure import Failure, write_failure
-from potr.experiment.report import collect, summary, table
 from potr.experiment.result import SCHEMA_VERSION, Measured, RunResult, read_result, without_idle_reasons, write_result
+from potr.experiment.summary import collect, summary, table
 from tests.helpers.results import a_result
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from potr import run
-from potr.codec.quality import config_for
-from potr.experiment import coder, report, schema, sweep
+from potr.encoder.quality import config_for
+from potr.experiment import codec, schema, summary
 from potr.experiment.result import read_result
+from potr.experiment.sweep import plan
 from potr.io import demo
 
 QUICK = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.01", "evaluate.lpips=none")
@@ -70,7 +71,7 @@ def test_the_demo_at_a_reduced_size(
     assert result.before.psnr is not None
     assert result.after.psnr is not None
     assert result.after.psnr > result.before.psnr - 3
-    assert 0 < (report.ac_zero_share(result) or 0) < 1
+    assert 0 < (summary.ac_zero_share(result) or 0) < 1
 
 
 def test_a_sweep_runs_every_quality_and_ends_with_a_table(
@@ -128,27 +129,27 @@ def test_one_refused_job_does_not_stop_a_sweep(
 def test_a_bug_in_one_job_is_a_hole_with_its_reason_until_it_runs_again(
     scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fails_at_low_quality(self: coder.PotrCoder, *arguments: Any) -> Any:
+    def fails_at_low_quality(self: codec.PotrCoder, *arguments: Any) -> Any:
         if self.config == config_for(0.2, "default", {"prune": {"early_passes": 2, "late_passes": 1}}):
             raise IndexError("out of splats")
         return encode(self, *arguments)
 
-    encode = coder.PotrCoder.encode
+    encode = codec.PotrCoder.encode
     sweep_of_two = ("-m", *on(scene_folder, tmp_path), "quality=0.2,0.9")
     with monkeypatch.context() as patch:
-        patch.setattr(coder.PotrCoder, "encode", fails_at_low_quality)
+        patch.setattr(codec.PotrCoder, "encode", fails_at_low_quality)
         assert started(patch, *sweep_of_two) == 1
     out, err = capsys.readouterr()
     assert "IndexError: out of splats" in out
     assert "Traceback" in err
-    runs = report.collect(tmp_path)
+    runs = summary.collect(tmp_path)
     assert [result.quality for result in runs.results] == [0.9]
     (failure,) = runs.failures
     assert (failure.dataset, failure.quality, failure.reason) == ("ball", 0.2, "IndexError: out of splats")
     assert failure.settings["prune.early_passes"] == 2
     assert "fails_at_low_quality" in str(failure.trace)
     assert started(monkeypatch, *sweep_of_two) == 0
-    runs = report.collect(tmp_path)
+    runs = summary.collect(tmp_path)
     assert [result.quality for result in runs.results] == [0.2, 0.9]
     assert runs.failures == runs.problems == ()
 
@@ -182,15 +183,15 @@ def test_a_sweep_over_presets_has_a_column_for_what_differs_and_runs_each_run_on
 
 
 def test_the_same_command_is_the_same_sweep() -> None:
-    assert sweep.name_of(["quality=0.5"]) is None
+    assert plan.name_of(["quality=0.5"]) is None
     names = {
-        sweep.name_of(words)
+        plan.name_of(words)
         for words in (["-m", "b=1,2", "a=x"], ["a=x", "b=1,2", "-m", "outputs=elsewhere", "tracker=wandb"])
     }
     assert names == {"a=x,b=1,2"}
-    assert sweep.name_of(["-m", "dataset.path=/data/my scene"]) == "dataset.path=_data_my_scene"
+    assert plan.name_of(["-m", "dataset.path=/data/my scene"]) == "dataset.path=_data_my_scene"
     many = "dataset=" + ",".join(f"scene_{number}" for number in range(20))
-    long = {sweep.name_of(["-m", many, f"quality={q}"]) for q in (0.1, 0.9)}
+    long = {plan.name_of(["-m", many, f"quality={q}"]) for q in (0.1, 0.9)}
     assert len(long) == 2
 
 
@@ -241,7 +242,7 @@ def test_ctrl_c_says_so_and_exits_with_130(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(coder, "encode", interrupted)
+        patch.setattr(codec, "encode", interrupted)
         assert started(patch, *on(scene_folder, tmp_path)) == 130
     assert "interrupted, nothing is half-written" in capsys.readouterr().err
     assert not list(tmp_path.rglob("result.json"))
@@ -281,7 +282,7 @@ def test_two_runs_of_one_folder_are_not_taken_for_one(
     assert started(monkeypatch, "-m", "dataset=folder", paths, f"outputs={tmp_path / 'o'}", *QUICK) == 2
     out, _ = capsys.readouterr()
     assert "give each its own dataset.name" in out
-    assert len(report.collect(tmp_path / "o").results) == 1
+    assert len(summary.collect(tmp_path / "o").results) == 1
 
 
 def test_a_failure_that_cannot_be_recorded_stops_no_other_run(
@@ -290,5 +291,5 @@ def test_a_failure_that_cannot_be_recorded_stops_no_other_run(
     (tmp_path / "blocked").write_text("not a folder")
     names = "dataset.name=blocked,open"
     assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), names) == 2
-    assert [result.dataset for result in report.collect(tmp_path).results] == ["open"]
+    assert [result.dataset for result in summary.collect(tmp_path).results] == ["open"]
     assert "cannot record it" in capsys.readouterr().err

@@ -10,10 +10,9 @@ import pytest
 
 import potr
 from potr import cli
-from potr.codec import encoder
-from potr.evaluate import targeted
-from potr.evaluate.quality import evaluate
-from potr.experiment import pipeline, report
+from potr.encoder import encode, targeted
+from potr.evaluate.measure import evaluate
+from potr.experiment import pipeline, summary
 from potr.experiment.identity import run_name
 from potr.experiment.result import read_result
 from potr.experiment.schema import (
@@ -91,14 +90,14 @@ def test_a_size_is_met_and_interrupted_searches_go_on_to_the_same_bytes(
 
 def test_trials_share_the_early_pruning(scene: potr.Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
-    real = encoder.prune
+    real = encode.prune
 
     def counted(*args: Any, **options: Any) -> Any:
         if args[4] == "early" and not options["state"].finished:
             passes.append(args[0].num_splats)
         return real(*args, **options)
 
-    monkeypatch.setattr(encoder, "prune", counted)
+    monkeypatch.setattr(encode, "prune", counted)
     potr.encode_to_target(scene.model, scene.train_views, potr.Target(splats=210), config_at=config_at)
     assert passes == []  # the encoder is always given what the trajectory has pruned
 
@@ -140,7 +139,7 @@ def test_a_run_keeps_what_was_asked_and_tried(
     assert result.quality == result.target["trials"][-1]["quality"]
     assert result.parameters["prune"]["relative_cap"] == config_at(float(str(result.quality))).prune.relative_cap
     assert read_result(result.folder) == result
-    assert f"target.size_mb={wanted:g}: " in report.summary(result)
+    assert f"target.size_mb={wanted:g}: " in summary.summary(result)
     assert "relative_cap: null" in (result.folder / "config.yaml").read_text()
     assert pipeline.run(config).folder == result.folder  # found again
 

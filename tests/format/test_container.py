@@ -9,11 +9,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potr.bitstream import container, entropy
-from potr.bitstream.buffer import Reader
-from potr.bitstream.container import Section, SectionId, pack, unpack
-from potr.bitstream.entropy import Coder, CodingError
 from potr.errors import BitstreamError
+from potr.format import container, zstd
+from potr.format.container import Section, SectionId, pack, unpack
+from potr.format.zstd import Coder, CodingError
+from potr.reader import Reader
 
 
 def test_reader_reads_little_endian_and_stops_at_the_end():
@@ -46,34 +46,34 @@ def test_reader_arrays_are_native_and_writable():
 @settings(deadline=None)
 def test_entropy_round_trip_is_never_larger_and_does_not_depend_on_splits(raw, level, data):
     splits = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=4)))
-    coder, coded = entropy.encode(raw, level, splits)
+    coder, coded = zstd.encode(raw, level, splits)
     assert len(coded) <= len(raw)
-    assert entropy.decode(coder, coded, len(raw)) == raw
-    assert entropy.encode(raw, level, splits) == (coder, coded)
+    assert zstd.decode(coder, coded, len(raw)) == raw
+    assert zstd.encode(raw, level, splits) == (coder, coded)
 
 
 def test_blocks_that_end_with_the_statistics_are_smaller():
     rng = np.random.default_rng(0)
     parts = [rng.integers(low, low + 4, 6000).astype(np.uint8).tobytes() for low in (0, 100)]
-    _, plain = entropy.encode(b"".join(parts), 3)
-    _, split = entropy.encode(b"".join(parts), 3, [6000])
+    _, plain = zstd.encode(b"".join(parts), 3)
+    _, split = zstd.encode(b"".join(parts), 3, [6000])
     assert len(split) < len(plain)
-    assert entropy.decode(Coder.ZSTD, split, 12000) == b"".join(parts)
+    assert zstd.decode(Coder.ZSTD, split, 12000) == b"".join(parts)
 
 
 def test_incompressible_bytes_are_stored():
     raw = np.random.default_rng(1).bytes(500)
-    assert entropy.encode(raw, 22) == (Coder.STORED, raw)
+    assert zstd.encode(raw, 22) == (Coder.STORED, raw)
     with pytest.raises(CodingError, match="stored bytes: expected 499, got 500"):
-        entropy.decode(Coder.STORED, raw, 499)
+        zstd.decode(Coder.STORED, raw, 499)
 
 
 @pytest.mark.parametrize("after", [b"", b"anything"])
 def test_an_empty_section_is_stored_or_refused(after):
-    assert entropy.encode(b"", 3) == (Coder.STORED, b"")
+    assert zstd.encode(b"", 3) == (Coder.STORED, b"")
     frame = zstandard.ZstdCompressor(write_content_size=True).compress(b"")
     with pytest.raises(CodingError, match="expected an empty section to be stored"):
-        entropy.decode(Coder.ZSTD, frame + after, 0)
+        zstd.decode(Coder.ZSTD, frame + after, 0)
 
 
 def some_sections():

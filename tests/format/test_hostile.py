@@ -8,10 +8,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from potr.bitstream.container import ENTRY_SIZE, HEADER_SIZE
-from potr.codec.decoder import decode
-from potr.codec.serialize import pack_model, unpack_model
 from potr.errors import BitstreamError
+from potr.format.bitstream import pack_model, unpack_model
+from potr.format.container import ENTRY_SIZE, HEADER_SIZE
+from potr.format.decode import decode
 from tests.golden.defects import DEFECTS, base_file
 from tests.helpers.forge import Forge, with_true_checksums
 from tests.helpers.hostile import cut_files, refused
@@ -123,7 +123,7 @@ def test_refusals_leave_the_process_small(tmp_path):
         (tmp_path / f"{defect.name}.potr").write_bytes(defect.make())
     code = (
         "import pathlib, resource, sys\n"
-        "from potr.codec.decoder import decode\n"
+        "from potr.format.decode import decode\n"
         "from potr.errors import BitstreamError\n"
         "files = [p.read_bytes() for p in sorted(pathlib.Path(sys.argv[1]).iterdir())]\n"
         "decode(bytes.fromhex(sys.argv[2]))\n"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from potr import _entropy
-from potr.bitstream.container import ENTRY_SIZE, HEADER_SIZE, VERSIONS
-from potr.codec.decoder import decode
-from potr.codec.entropy import Entropy
-from potr.codec.serialize import FREE_SPLATS, pack_model, unpack_model
 from potr.errors import BitstreamError
+from potr.format.bitstream import FREE_SPLATS, pack_model, unpack_model
+from potr.format.coder import Entropy
+from potr.format.container import ENTRY_SIZE, HEADER_SIZE, VERSIONS
+from potr.format.decode import decode
 from tests.golden.modelled_defects import MODELLED_DEFECTS, modelled_base_file
 from tests.helpers import hostile
 from tests.helpers.forge import Forge, with_true_checksums

@@ -7,9 +7,9 @@ import inspect
 import numpy as np
 import pytest
 
-from potr.codec.decoder import decode
-from potr.codec.entropy import Entropy
-from potr.codec.serialize import pack_model
+from potr.format.bitstream import pack_model
+from potr.format.coder import Entropy
+from potr.format.decode import decode
 from tests.format import second_decoder, second_mixers, second_models, second_sh_ac
 from tests.golden import cases
 from tests.golden.defects import DEFECTS

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-from potr.codec import parameters
-from potr.codec.decoder import describe
-from potr.codec.entropy import Entropy
-from potr.codec.quantized import QuantizedModel
-from potr.codec.serialize import pack_model
-from potr.splats import SplatModel
+from potr.format import parameters
+from potr.format.bitstream import pack_model
+from potr.format.coder import Entropy
+from potr.format.decode import describe
+from potr.format.quantized import QuantizedModel
+from potr.model.splats import SplatModel
 from tests.helpers.quantized_models import extreme_quantized, random_quantized
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from typing import Any
 
 import zstandard
 
-from potr.codec.serialize import pack_model
+from potr.format.bitstream import pack_model
 from tests.golden.cases import ZSTD_LEVEL
 from tests.helpers.forge import Forge, zstd_zeros
 from tests.helpers.quantized_models import random_quantized

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from potr.codec.entropy import Entropy
-from potr.codec.serialize import pack_model
+from potr.format.bitstream import pack_model
+from potr.format.coder import Entropy
 from tests.golden.cases import ZSTD_LEVEL
 from tests.golden.defects import MODEL, OPACITY, Damage, Defect
 from tests.helpers.forge import Forge

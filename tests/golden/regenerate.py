@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from potr.codec.decoder import decode
+from potr.format.decode import decode
 from tests.golden import cases
 from tests.golden.defects import DEFECTS
 from tests.golden.modelled_defects import MODELLED_DEFECTS

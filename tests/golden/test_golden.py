@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from potr.codec.decoder import decode
 from potr.errors import BitstreamError
+from potr.format.decode import decode
 from tests.golden import cases
 from tests.golden.defects import DEFECTS
 from tests.golden.modelled_defects import MODELLED_DEFECTS

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from potr import run
-from potr.experiment import launch, pipeline
-from potr.experiment.job import Job, Outcome, attempt_elsewhere
+from potr.experiment import pipeline
 from potr.experiment.result import RunResult
 from potr.experiment.schema import RunConfig
+from potr.experiment.sweep import launchers
+from potr.experiment.sweep.job import Job, Outcome, attempt_elsewhere
 from potr.progress import Progress
 
 DISTURBED = 0.6
@@ -44,5 +45,5 @@ def elsewhere(job: Job) -> tuple[Job, Outcome]:
 
 if __name__ == "__main__":
     pipeline.run = disturbed
-    launch._named_attempt = elsewhere
+    launchers._named_attempt = elsewhere
     run.main()

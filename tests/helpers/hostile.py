@@ -6,12 +6,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from potr.bitstream.container import HEADER_SIZE
-from potr.codec.decoder import dequantize
-from potr.codec.entropy import Entropy
-from potr.codec.quantized import validate
-from potr.codec.serialize import pack_model, unpack_model
 from potr.errors import BitstreamError
+from potr.format.bitstream import pack_model, unpack_model
+from potr.format.coder import Entropy
+from potr.format.container import HEADER_SIZE
+from potr.format.decode import dequantize
+from potr.format.quantized import validate
 from tests.helpers.forge import with_true_checksums
 from tests.helpers.quantized_models import assert_identical
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from potr.codec.octree import OctreeStreams
+from potr.format.octree import OctreeStreams
 
 MAX_DEPTH = 21
 

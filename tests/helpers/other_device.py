@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from potr.cameras import RGB, Camera, View
-from potr.codec import sh_solver
-from potr.rasterizer.base import ColorStatistics, GeometryStatistics, RemovalCost
-from potr.rasterizer.launcher import Argument
-from potr.rasterizer.select import select
-from potr.splats import SplatModel
+from potr.encoder import sh_solver
+from potr.model.cameras import RGB, Camera, View
+from potr.model.splats import SplatModel
+from potr.render.base import ColorStatistics, GeometryStatistics, RemovalCost
+from potr.render.launcher import Argument
+from potr.render.select import select
 from tests.helpers.simt import SimtLauncher
 
 DEVICE = torch.device("meta")

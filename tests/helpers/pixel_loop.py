@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from potr.cameras import RGB, Camera
-from potr.sh import sh_color
-from potr.splats import SplatModel
+from potr.model.cameras import RGB, Camera
+from potr.model.sh import sh_color
+from potr.model.splats import SplatModel
 
 
 def render_by_loops(model: SplatModel, camera: Camera, background: RGB) -> NDArray[np.float64]:

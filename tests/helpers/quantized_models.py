@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import numpy as np
 
-from potr.codec.octree import order_leaves
-from potr.codec.quantized import MAX_DEPTH, QuantizedModel
+from potr.format.octree import order_leaves
+from potr.format.quantized import MAX_DEPTH, QuantizedModel
 
 
 def random_quantized(

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from potr.cameras import Camera, View
+from potr.evaluate.measure import evenly_spaced
 from potr.evaluate.metrics import to_8bit
-from potr.evaluate.quality import evenly_spaced
 from potr.io.demo import demo_folder
 from potr.io.folder import load_scene
 from potr.io.ply import save_ply
-from potr.scene import Scene
-from potr.splats import SplatModel
+from potr.model.cameras import Camera, View
+from potr.model.scene import Scene
+from potr.model.splats import SplatModel
 
 SCENES = Path(os.environ.get("POTR_SCENES", Path(__file__).parents[3] / "shared" / "scenes"))
 PHOTOGRAPHS, SPLATS = 16, 6000

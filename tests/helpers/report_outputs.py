@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from potr.experiment.failure import Failure, write_failure
+from potr.experiment.report.view_pictures import Pixels, write_views
 from potr.experiment.result import write_result
-from potr.experiment.views import Pixels, write_views
 from tests.helpers.results import a_result
 
 WIDTH, HEIGHT = 240, 160

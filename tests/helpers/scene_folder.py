@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from potr.cameras import BLACK, Camera
 from potr.evaluate.metrics import to_8bit
 from potr.io.cameras_json import write_cameras_json
-from potr.io.datasets import Shot
 from potr.io.ply import save_ply
-from potr.rasterizer.select import select
-from potr.splats import SplatModel
+from potr.io.posed_images import Shot
+from potr.model.cameras import BLACK, Camera
+from potr.model.splats import SplatModel
+from potr.render.select import select
 
 WIDTH, HEIGHT = 48, 36
 

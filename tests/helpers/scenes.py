@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from potr.cameras import BLACK, RGB, Camera, View
-from potr.splats import SH_COEFFICIENTS, SplatModel
+from potr.model.cameras import BLACK, RGB, Camera, View
+from potr.model.splats import SH_COEFFICIENTS, SplatModel
 
 
 def look_at_camera(azimuth: float, *, width: int = 53, height: int = 37, distance: float = 4.0) -> Camera:

@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor
 
-from potr.sh import sh_basis
+from potr.model.sh import sh_basis
 
 
 def seen_from_a_cone(n: int, degree: int, views: int = 30, seed: int = 0) -> tuple[Tensor, Tensor]:

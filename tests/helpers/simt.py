@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from potr.rasterizer.launcher import Argument
+from potr.render.launcher import Argument
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "potr" / "native"
@@ -54,7 +54,7 @@ class SimtError(Exception):
 
 
 class SimtLauncher:
-    """The `Launcher` of potr/rasterizer/launcher.py on CPU tensors.
+    """The `Launcher` of potr/render/launcher.py on CPU tensors.
 
     Every tensor is handed over as a copy between guard zones, which must come back untouched; tensors that overlap
     share a copy. float32 goes to ``float*``, any integer or bool to an integer of its size (either sign), uint8 also to

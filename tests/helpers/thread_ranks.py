@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from potr.rasterizer.sharded import dismiss, serve
+from potr.render.sharded import dismiss, serve
 
 TIMEOUT = 60.0  # seconds, after which a rank that waits in vain raises BrokenBarrierError
 

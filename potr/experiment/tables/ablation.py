@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from potr.experiment.failure import Failure
-from potr.experiment.published import Published
-from potr.experiment.report import Collected
+from potr.experiment.summary import Collected
 from potr.experiment.tables import ladder
 from potr.experiment.tables.choose import failed
 from potr.experiment.tables.document import Document
+from potr.experiment.tables.published import Published
 
 
 def document(collected: Collected, _: Published) -> Document:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from potr.experiment.curves import Curve, curve_label, curves, suite_rank
 from potr.experiment.failure import Failure
-from potr.experiment.report import Collected
 from potr.experiment.result import Measured, RunResult
+from potr.experiment.scenes.suites import SCENES
+from potr.experiment.summary import Collected
+from potr.experiment.tables.curves import Curve, curve_label, curves, suite_rank
 from potr.experiment.tables.document import Cell, Marked, Value
-from potr.io.suites import SCENES
 
 # Settings that leave a codec what it is: a peer's options make a variant of the peer, the others change no result.
 _HARMLESS = ("codec.options.", "backend.", "seed", "dataset.", "evaluate.")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from potr.experiment.curves import Style
+from potr.experiment.tables.curves import Style
 
 PUBLISHED_NOTE = "published by others, copied from experiments/paper; not measured here"
 MISSING = "—"

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from potr.experiment.curves import Curve, Style
-from potr.experiment.published import Published
-from potr.experiment.report import Collected
 from potr.experiment.result import RunResult
+from potr.experiment.summary import Collected
 from potr.experiment.tables.choose import failed, has_only, plain_curves, quotient, run_label
+from potr.experiment.tables.curves import Curve, Style
 from potr.experiment.tables.document import Cell, Column, Document, Figure, Panel, Series, Table
+from potr.experiment.tables.published import Published
 
 _BEFORE = Style("#555555", "o")
 _MOST = 40  # rows of a figure that can still be read

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder from codec=paper to codec=default (potr.codec.ladder): a table and a figure for every scene."""
+"""The ladder from codec=paper to codec=default (potr.encoder.ladder): a table and a figure for every scene."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from potr.codec.ladder import RUNG_NAMES, RUNGS
-from potr.experiment.curves import STYLES, Curve, Style, curves
+from potr.encoder.ladder import RUNG_NAMES, RUNGS
 from potr.experiment.result import RunResult
 from potr.experiment.tables.choose import by_scene, difference, has_only, number_of, plain_curves
+from potr.experiment.tables.curves import STYLES, Curve, Style, curves
 from potr.experiment.tables.document import Cell, Column, Figure, Marked, Panel, Series, Table
 from potr.experiment.tables.peers import over
 from potr.experiment.tables.rate_distortion import file_name, gaps, mean_gap, points

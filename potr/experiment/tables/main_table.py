@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from potr.codec.quality import PRESETS
-from potr.experiment.curves import Curve
+from potr.encoder.quality import PRESETS
 from potr.experiment.failure import Failure
-from potr.experiment.published import POST_TRAINING, TABLE_I, UNCOMPRESSED, Published, PublishedRow
-from potr.experiment.report import Collected
 from potr.experiment.result import LPIPS_NAMES, RunResult
+from potr.experiment.scenes.suites import SCENES, SUITES
+from potr.experiment.summary import Collected
 from potr.experiment.tables.choose import failed, has_only, lpips_of, number_of, plain_curves, quotient
+from potr.experiment.tables.curves import Curve
 from potr.experiment.tables.document import PUBLISHED_NOTE, Cell, Column, Document, Marked, Table, mean
-from potr.io.suites import SCENES, SUITES
+from potr.experiment.tables.published import POST_TRAINING, TABLE_I, UNCOMPRESSED, Published, PublishedRow
 
 QUALITY = 0.1  # of the paper's examples
 MEASURED = "measured"

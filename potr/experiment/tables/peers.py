@@ -7,12 +7,12 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from potr.experiment.curves import Curve
-from potr.experiment.published import Published
-from potr.experiment.report import Collected
 from potr.experiment.result import LPIPS_NAMES, RunResult
+from potr.experiment.summary import Collected
 from potr.experiment.tables.choose import by_scene, difference, failed, has_only, lpips_of, plain_curves
+from potr.experiment.tables.curves import Curve
 from potr.experiment.tables.document import Cell, Column, Document, Marked, Table
+from potr.experiment.tables.published import Published
 from potr.experiment.tables.rate_distortion import anchor_of, bd_table, points, scene_figure
 
 OURS = "default"

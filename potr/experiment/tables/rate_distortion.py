@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from potr.errors import ConfigError
-from potr.evaluate.rate import bd_psnr, bd_rate
-from potr.experiment.curves import PUBLISHED, Curve, Style
-from potr.experiment.published import UNCOMPRESSED, Published, PublishedRow
-from potr.experiment.report import Collected, ac_zero_share
+from potr.evaluate.bd_rate import bd_psnr, bd_rate
 from potr.experiment.result import LPIPS_NAMES, Measured, RunResult
+from potr.experiment.summary import Collected, ac_zero_share
 from potr.experiment.tables.choose import by_scene, difference, failed, has_only, lpips_of, number_of, plain_curves
+from potr.experiment.tables.curves import PUBLISHED, Curve, Style
 from potr.experiment.tables.document import Cell, Column, Document, Figure, Marked, Panel, Series, Table
+from potr.experiment.tables.published import UNCOMPRESSED, Published, PublishedRow
 
 ANCHOR = "paper"
 NEEDED = 4  # points of a curve: what VCEG-M33 and JVET's reporting take

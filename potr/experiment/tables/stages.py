@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from potr.experiment.curves import Curve, Style, curves, style_of
-from potr.experiment.published import Published
-from potr.experiment.report import Collected, ac_zero_share
 from potr.experiment.result import RunResult
+from potr.experiment.summary import Collected, ac_zero_share
 from potr.experiment.tables.choose import by_scene, detail, difference, failed, has_only, run_label
+from potr.experiment.tables.curves import Curve, Style, curves, style_of
 from potr.experiment.tables.document import Cell, Column, Document, Figure, Marked, Panel, Series, Table
+from potr.experiment.tables.published import Published
 from potr.experiment.tables.rate_distortion import file_name
 
 # From dark to light, for values of a parameter (viridis; its yellow end is not seen on paper).

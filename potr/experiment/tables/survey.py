@@ -7,9 +7,9 @@ import csv
 import io
 from collections.abc import Iterable
 
-from potr.experiment.curves import Curve
 from potr.experiment.result import RunResult
 from potr.experiment.tables.choose import by_scene, lpips_of
+from potr.experiment.tables.curves import Curve
 from potr.experiment.tables.document import Marked
 from potr.experiment.tables.rate_distortion import file_name
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from potr.experiment.published import Published, published
-from potr.experiment.report import Collected, collect
+from potr.experiment.summary import Collected, collect
 from potr.experiment.tables import ablation, figures, fps, main_table, peers, rate_distortion, stages
 from potr.experiment.tables.choose import as_the_paper, plain_curves
 from potr.experiment.tables.document import Document, Table, holes_table
 from potr.experiment.tables.formats import latex, markdown, table_csv, table_text
+from potr.experiment.tables.published import Published, published
 from potr.experiment.tables.survey import survey_files
 from potr.files import write_atomic
 

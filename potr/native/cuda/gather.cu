@@ -14,7 +14,7 @@ constexpr int kStatistics = 5;
 constexpr int kGeometrySlot = 24;  // as in blend.cu
 constexpr int kAlone = 64;      // slots that a thread adds up by itself
 constexpr int kSamplePlanes = 5;
-constexpr int kViewsAtOnce = 8; // VIEWS_PER_BLOCK of potr/rasterizer/blocks.py
+constexpr int kViewsAtOnce = 8; // VIEWS_PER_BLOCK of potr/render/blocks.py
 
 struct Totals {
   double of[kStatistics];

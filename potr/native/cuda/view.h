@@ -9,7 +9,7 @@ namespace potr {
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarp = 32;
 
-// A view on the device: viewmat rows [R | t], centre, fx, fy, cx, cy, width, height, background (potr/rasterizer/cuda.py).
+// A view on the device: viewmat rows [R | t], centre, fx, fy, cx, cy, width, height, background (potr/render/cuda.py).
 constexpr int kViewCenter = 12;
 constexpr int kViewBackground = 21;
 constexpr int kViewFloats = 24;
