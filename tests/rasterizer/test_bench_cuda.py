@@ -23,6 +23,7 @@ from potr.rasterizer.base import Rasterizer
 from potr.rasterizer.cpu import CpuRasterizer
 from potr.rasterizer.cuda import CudaRasterizer
 from potr.splats import SplatModel
+from tests.helpers.processes import LIMIT
 from tests.helpers.simt import SimtLauncher, needs_gxx
 
 ROOT = Path(__file__).parents[2]
@@ -208,7 +209,9 @@ def test_what_fails_is_a_row_with_its_reason(tmp_path: Path, monkeypatch: pytest
 
 def test_the_benchmark_says_why_it_cannot_run() -> None:
     script = ROOT / "experiments" / "bench_rasterizer.py"
-    done = subprocess.run([sys.executable, script, "--backend", "cuda"], capture_output=True, text=True, cwd="/")
+    done = subprocess.run(
+        [sys.executable, script, "--backend", "cuda"], capture_output=True, text=True, cwd="/", timeout=LIMIT
+    )
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert (done.returncode, done.stdout) == (1, "")
