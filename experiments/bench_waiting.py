@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LIMIT = 3600  # seconds of one encode
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")  # not told to what is measured
+UNTOLD = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS", "PYTHONPATH")  # of what is measured
 # What is measured knows only the public interface, so that another checkout can run it. Prints seconds and a hash.
 ENCODE = """
 import hashlib, sys, time
@@ -57,7 +57,7 @@ def busy(count: int) -> Iterator[None]:
 
 def encode(python: str, scene: Path, threads: int, arguments: argparse.Namespace) -> tuple[float, str]:
     """Seconds by the clock, and the hash of what came of it."""
-    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    environment = {name: value for name, value in os.environ.items() if name not in UNTOLD}
     words = (scene, threads, arguments.quality, arguments.every)
     command = [python, "-c", ENCODE, *map(str, words)]
     # From a folder without a checkout, so that each python finds its own.
