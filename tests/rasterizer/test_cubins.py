@@ -15,6 +15,7 @@ import pytest
 from potr.errors import BackendUnavailable
 from potr.rasterizer import cubins
 from tests.helpers.cuda_sources import kernels_of
+from tests.helpers.processes import LIMIT
 
 pytest.importorskip("cuda.core", reason="cuda-core is not installed (make setup)")
 
@@ -65,7 +66,7 @@ def test_every_kernel_compiles_with_nvcc_too(source: str, tmp_path: Path) -> Non
     command = ["nvcc", "-arch=sm_90", f"-std={cubins.STANDARD}", *options, "-Xptxas", "-v", "-cubin"]
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "cubin"), str(cubins.SOURCES / f"{source}.cu")],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, timeout=LIMIT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
