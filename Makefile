@@ -3,11 +3,34 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p --version >/dev/null 2>&1 && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p --version >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-done
 PIP := $(PY) -m pip -qq --disable-pip-version-check install -c constraints.txt
+
+# TORCH=cpu (or cu130, cu126, ...) takes torch from that index of PyTorch's, in the place of another that is there, and
+# later calls keep to it. Without it pip takes the registry's, which brings gigabytes of CUDA on Linux, or this machine's.
+TORCH_BEFORE := $(shell cat $(STAMP) 2>/dev/null)
+TORCH ?= $(TORCH_BEFORE)
+TORCH_INDEX ?= https://download.pytorch.org/whl/$(TORCH)
+ifeq ($(TORCH),)
+INSTALL_TORCH = $(PIP) torch
+else
+# its dependencies come with the other packages: PyTorch's indexes have few versions of them
+INSTALL_TORCH = $(PIP) --index-url $(TORCH_INDEX) --no-deps $(if $(filter-out $(TORCH_BEFORE),$(TORCH)),--force-reinstall) torch torchvision
+ifneq ($(TORCH),$(TORCH_BEFORE))
+.PHONY: $(STAMP)
+endif
+endif
+
+# A step of the set-up: its name, a dot every five seconds, how long it took.
+define step
+@begin=$$(date +%s); printf '  %s ' '$(1)'; \
+	{ while sleep 5 >/dev/null 2>&1; do printf .; done & } 2>/dev/null; dots=$$!; disown $$dots; \
+	trap 'kill $$dots 2>/dev/null || true' EXIT; \
+	$(2); printf ' %s s\n' "$$(( $$(date +%s) - begin ))"
+endef
 
 .PHONY: help setup peers run test lint types bench gpu-test gpu-bench tables results ablation fuzz golden clean
 
@@ -15,16 +38,16 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt $(shell find potr/native -name "*.cpp" -o -name "*.h" -o -name CMakeLists.txt)
-	@echo "set-up: virtual environment, packages, native build (a few minutes the first time)"
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --upgrade pip
-	@$(PIP) torch
-	@$(PIP) scikit-build-core nanobind cmake ninja
-	@$(PIP) --no-build-isolation --editable '.[dev]'
-	@$(PY) -m potr.evaluate.weights || true  # for LPIPS; where the registry has them not, LPIPS is null with the reason
-	@touch $@
+	@echo "set-up, in $(VENV): a few minutes the first time"
+	$(call step,virtual environment,test -x $(PY) || $(PYTHON) -m venv $(VENV); $(PIP) --upgrade pip)
+	$(call step,torch$(if $(TORCH), of $(TORCH_INDEX)),$(INSTALL_TORCH))
+	$(call step,build tools,$(PIP) scikit-build-core nanobind cmake ninja)
+	$(call step,native build and the other packages,$(PIP) --no-build-isolation --editable '.[dev]')
+# where the registry has no weights, LPIPS is null with the reason
+	$(call step,LPIPS weights,$(PY) -m potr.evaluate.weights || true)
+	@$(if $(TORCH),echo $(TORCH) >,touch) $@
 
-setup: $(STAMP) ## create .venv with everything needed
+setup: $(STAMP) ## create .venv with everything needed; TORCH=cpu: torch without CUDA
 
 peers: setup ## node and splat-transform, for codec=sog, compressed_ply and decimate_spz (400 MB)
 	@$(PY) -m potr.experiment.peers.install

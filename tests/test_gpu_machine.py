@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import gpu_site
+from tests.helpers.processes import LIMIT
 
 ROOT = Path(__file__).parents[1]
 ABSENT = (
@@ -39,7 +40,9 @@ def test_gpu_tests_and_benchmarks_need_none_of_the_other_packages() -> None:
     assert without == []
     code = BARE.format(absent=set(ABSENT), files=files)
     environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(f"{name}::" in done.stdout for name in files)
     goals = json.loads(done.stdout.splitlines()[-1])

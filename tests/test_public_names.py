@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 import potr
+from tests.helpers.processes import LIMIT
 
 HEAVY = ("torch", "numpy", "wandb", "hydra", "omegaconf", "rich", "plyfile", "zstandard", "PIL", "lpips", "pooch")
 
 
 def modules_after(code: str) -> set[str]:
     program = f"{code}\nimport json, sys\nsys.stdout.write(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=LIMIT)
     return set(json.loads(done.stdout))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from potr.encoder.chunks import CHUNK, map_chunks
 from potr.encoder.quantize import MAX_SCALE_INDEX
 from potr.format.quantized import QuantizedModel
 from potr.model.rotation import quats_to_matrices
@@ -23,7 +24,7 @@ from potr.render.base import GEOMETRY_PARAMETERS
 RELATIVE_RIDGE = 1e-4
 ABSOLUTE_RIDGE = 1e-4
 _LONGEST = 0.98  # of x^2 + y^2 + z^2 in a chosen rotation: far enough below 1 for any rounding
-_CHUNK = 1 << 14  # splats at once: some 40 MB
+_CHUNK = CHUNK  # splats at once: some 40 MB
 _MAX_TABLE = 1 << 22  # entries of one rate table
 _REACH = 4  # levels beyond those in use that a table has room for
 _STRAINS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # xx, yy, zz, xy, xz, yz
@@ -55,26 +56,23 @@ def choose_levels(
 
     Returns:
         ``quantized`` with other levels. Work is done on the device of ``hessian``, in float64, and the result does
-        not depend on the number of threads: torch is held at one meanwhile, in the whole process.
+        not depend on the number of threads.
     """
     if quantized.num_splats == 0:
         return quantized
     columns = [quantized.opacity[None], quantized.log_scales.T, quantized.rotation.T]
     levels = torch.from_numpy(np.concatenate([c.astype(np.int32) for c in columns])).to(hessian.device)
     log_opacity = logsigmoid(torch.from_numpy(quantized.opacity_table.astype(np.float64))).to(hessian.device)
-    parts = [slice(start, start + _CHUNK) for start in range(0, quantized.num_splats, _CHUNK)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # thousands of short operations: threads wait for one another longer than they work
-    try:
-        for _ in range(sweeps):
-            rates = [_rate(levels, column, len(log_opacity)) for column in range(7)]
-            for part in parts:
-                splats = _splats(quantized, model, hessian, gradient, part)
-                swept = _sweep(splats, levels[:, part].long(), rates, log_opacity, price).int()
-                # Of a splat that no view sees nothing is known to be free.
-                levels[:, part] = torch.where(hessian[part, 0] > 0, swept, levels[:, part])
-    finally:
-        torch.set_num_threads(threads)
+    for _ in range(sweeps):
+        rates = [_rate(levels, column, len(log_opacity)) for column in range(7)]
+
+        def sweep(part: slice, rates: list[_Rate] = rates) -> None:
+            splats = _splats(quantized, model, hessian, gradient, part)
+            swept = _sweep(splats, levels[:, part].long(), rates, log_opacity, price).int()
+            # Of a splat that no view sees nothing is known to be free.
+            levels[:, part] = torch.where(hessian[part, 0] > 0, swept, levels[:, part])
+
+        map_chunks(sweep, quantized.num_splats, hessian.device, size=_CHUNK)
     chosen = levels.cpu().numpy()
     return replace(
         quantized,

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from potr.encoder.chunks import CHUNK, map_chunks
 from potr.encoder.sh_solver import newton_step
 from potr.model.cameras import View
 from potr.model.rotation import matrices_to_quats, quats_to_matrices
@@ -33,7 +34,7 @@ GEOMETRY_RELAXATION = 1.8
 MOST_LOG_OPACITY = 0.5
 MOST_CHANGE = 0.3
 LOWEST_OPACITY, HIGHEST_OPACITY = 1e-4, 0.9995
-_CHUNK = 1 << 17  # splats solved at once: 200 MB
+_CHUNK = CHUNK  # splats solved at once: 25 MB
 
 
 def refit(model: SplatModel, statistics: ColorStatistics, relaxation: float = 1.0, share: float = 1.0) -> SplatModel:
@@ -70,10 +71,12 @@ def refit_geometry(
         statistics: of this model over the training views; they hold the bound.
         relaxation: length of the step, 1 being to the minimum of the bound; below 2.
     """
-    chunks = [
-        _geometry_step(model, statistics, slice(start, start + _CHUNK), relaxation)
-        for start in range(0, model.num_splats, _CHUNK)
-    ]
+    chunks = map_chunks(
+        lambda part: _geometry_step(model, statistics, part, relaxation),
+        model.num_splats,
+        statistics.hessian.device,
+        size=_CHUNK,
+    )
     if not chunks:
         return model
     opacity_logits, means, log_scales, quats = (torch.cat(parts) for parts in zip(*chunks, strict=True))

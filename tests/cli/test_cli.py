@@ -15,6 +15,7 @@ import potr
 from potr import cli
 from potr.encoder.targeted import mean_psnr
 from potr.model.splats import SplatModel
+from tests.helpers.processes import LIMIT
 
 ENCODE = ("encode", "{model}", "-o", "{new}", "--scene", "{scene}")
 QUICK = ("--set", "prune.early_passes=2", "--set", "prune.late_passes=1")
@@ -292,17 +293,17 @@ def test_an_interrupted_encode_resumes_to_the_same_bytes(
 
 def test_the_command_is_installed_and_round_trips(compressed: Path, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("potr")), "decode", str(compressed), "-o", "out.ply", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["splats"] == potr.load_ply(tmp_path / "out.ply").num_splats
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LIMIT)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith("potr decode: out.ply: exists already")
 
 
 def test_help_needs_no_torch() -> None:
     program = "import sys; from potr import cli; sys.modules['torch'] = None; cli.main(['encode', '--help'])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     assert "--quality Q" in done.stdout
     assert "0 < Q <= 1" in done.stdout

@@ -3,7 +3,6 @@
 
 import logging
 import os
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from potr.errors import PotrError
 from potr.experiment.lock import Busy, lock_file, locked
+from tests.helpers.processes import started
 
 HOLD = """
 import sys, time
@@ -25,10 +25,9 @@ with locked(Path(sys.argv[1])):
 
 def test_a_run_is_one_process_s_until_it_dies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "ball" / "q0.5"
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    try:
-        assert holder.stdout.readline() == b"locked\n"
+    with started([sys.executable, "-c", HOLD, str(folder)]) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
         with pytest.raises(Busy, match=f"process {holder.pid} on .* works on it"), locked(folder, wait=False):
             pass
         with locked(folder.with_name("q0.6"), wait=False):  # another run is free
@@ -37,9 +36,6 @@ def test_a_run_is_one_process_s_until_it_dies(tmp_path: Path, caplog: pytest.Log
         with caplog.at_level(logging.INFO, logger="potr"), locked(folder):
             assert lock_file(folder).read_text().startswith(f"process {os.getpid()} on ")
         assert f"process {holder.pid} on" in caplog.text
-    finally:
-        holder.kill()
-        holder.communicate()
     assert not folder.exists()
 
 

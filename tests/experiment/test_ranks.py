@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from potr.experiment import ranks
 from potr.experiment.result import RunResult, read_result
 from potr.render.ranks import TorchRanks, expected, local_share
 from potr.render.select import select
+from tests.helpers.processes import started
 from tests.helpers.scene_folder import make_scene_folder
 
 LONG = 300  # seconds, for processes that take a few
@@ -89,26 +91,22 @@ def test_a_rank_that_dies_ends_the_run_with_one_message_and_one_process_goes_on_
 ) -> None:
     words = arguments(scene, tmp_path / "cut", early_passes=80)
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "potr.run", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank},
-        )
-        for rank in "01"
-    ]
-    try:
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                started(
+                    [sys.executable, "-m", "potr.run", *words],
+                    env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank},
+                )
+            )
+            for rank in "01"
+        ]
         until = time.monotonic() + LONG
         while not list(tmp_path.glob("cut/ball/*/prune.checkpoint")) and time.monotonic() < until:
             time.sleep(0.01)
         processes[1].kill()
         out, err = processes[0].communicate(timeout=LONG)
         processes[1].communicate(timeout=LONG)
-    finally:
-        for process in processes:
-            process.kill()
     assert processes[0].returncode == 2, err
     assert err.count("lost contact between the processes of this run") == 1
     assert "Traceback" not in err

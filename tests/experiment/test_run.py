@@ -16,6 +16,7 @@ from potr.experiment import codec, schema, summary
 from potr.experiment.result import read_result
 from potr.experiment.sweep import plan
 from potr.io import demo
+from tests.helpers.processes import LIMIT
 
 QUICK = ("prune.early_passes=2", "prune.late_passes=1", "evaluate.fps_seconds=0.01", "evaluate.lpips=none")
 
@@ -250,7 +251,7 @@ def test_ctrl_c_says_so_and_exits_with_130(
 
 def test_as_a_module_from_another_folder(scene_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "potr.run", "dataset=folder", f"dataset.path={scene_folder}", *QUICK]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     result = next((tmp_path / "outputs" / "ball").glob("q0.5*/result.json"))
     assert json.loads(result.read_text())["bytes"] > 0
@@ -258,7 +259,7 @@ def test_as_a_module_from_another_folder(scene_folder: Path, tmp_path: Path) -> 
 
 
 def test_help_lists_groups_keys_and_examples() -> None:
-    done = subprocess.run([sys.executable, "-m", "potr.run", "--help"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "potr.run", "--help"], capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     for said in ("dataset=folder dataset.path=DIR", "dataset: bicycle, bonsai, ", "  cap: null", "0 < quality <= 1"):
         assert said in done.stdout

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+LIMIT = 900  # seconds of a build, and of a run beyond what it was given
 HERE = Path(__file__).resolve().parent
 NATIVE = HERE.parents[1] / "potr" / "native"
 TARGETS = {
@@ -36,8 +37,10 @@ def fuzz(name: str, seconds: float, seed: int, *, clang: str | None = None) -> s
         else:
             build = ["g++", "-fsanitize=address,undefined", "-DPOTR_FUZZ_DRIVER", *options]
             run = [str(target), str(seconds), str(seed)]
-        subprocess.run([*build, *sources, "-o", str(target)], check=True)
-        return subprocess.run(run, check=True, capture_output=True, text=True, cwd=folder).stdout
+        subprocess.run([*build, *sources, "-o", str(target)], check=True, timeout=LIMIT)
+        return subprocess.run(
+            run, check=True, capture_output=True, text=True, cwd=folder, timeout=seconds + LIMIT
+        ).stdout
 
 
 def main() -> None:
@@ -49,7 +52,7 @@ def main() -> None:
         for name in TARGETS:
             report = fuzz(name, arguments.seconds / len(TARGETS), arguments.seed, clang=shutil.which("clang++"))
             sys.stdout.write(f"{name}: {report}")
-    except subprocess.CalledProcessError as error:
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         sys.exit(f"{error.stderr or ''}\n{error}")
 
 

@@ -12,6 +12,7 @@ import torch
 
 from potr.format.bitstream import pack_model
 from potr.format.decode import decode, dequantize, describe
+from tests.helpers.processes import LIMIT
 from tests.helpers.quantized_models import extreme_quantized, random_quantized
 
 
@@ -89,7 +90,9 @@ def test_describe_adds_up_and_is_json():
 
 def test_decoding_imports_no_encoder_rasterizer_config_or_cameras():
     code = "import sys, potr.format.decode; print(*sorted(m for m in sys.modules if m.startswith('potr')))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LIMIT
+    ).stdout.split()
     forbidden = ("potr.encoder.encode", "potr.encoder.config", "potr.model.cameras", "potr.render", "potr._rasterizer")
     assert "potr.format.decode" in loaded
     assert not [m for m in loaded if m.startswith(forbidden)]

@@ -15,6 +15,7 @@ from potr.format.decode import decode
 from tests.golden.defects import DEFECTS, base_file
 from tests.helpers.forge import Forge, with_true_checksums
 from tests.helpers.hostile import cut_files, refused
+from tests.helpers.processes import LIMIT
 from tests.helpers.quantized_models import random_quantized
 
 FILE = base_file()
@@ -135,7 +136,9 @@ def test_refusals_leave_the_process_small(tmp_path):
         "print(refused, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path), FILE.hex()]
-    refusals, grown_kib = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()
+    refusals, grown_kib = subprocess.run(
+        arguments, capture_output=True, text=True, check=True, timeout=LIMIT
+    ).stdout.split()
     assert int(refusals) == len(DEFECTS)
     assert int(grown_kib) < 40_000
 

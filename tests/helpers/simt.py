@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from potr.render.launcher import Argument
+from tests.helpers.processes import LIMIT
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "potr" / "native"
@@ -248,7 +249,7 @@ def compile_unit(code: str, library: Path, flags: Sequence[str]) -> None:
             ["g++", *flags, f"-I{NATIVE / 'simt'}", "-c", str(cpp), "-o", str(obj)],
             ["g++", "-shared", "-fopenmp", "-Wl,-z,defs", str(obj), "-o", str(new)],
         ):
-            result = subprocess.run(command, capture_output=True, text=True)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
             if result.returncode:
                 raise SimtError(f"g++ refuses {library.name}:\n{result.stderr}")
         new.replace(library)

@@ -13,6 +13,7 @@ import torch
 
 from potr.model.sh import sh_basis
 from potr.render.launcher import Argument
+from tests.helpers.processes import LIMIT
 from tests.helpers.simt import ORDERS, SimtError, SimtLauncher, needs_gxx
 
 HERE = Path(__file__).resolve().parent
@@ -233,7 +234,7 @@ def test_what_does_not_compile(text: str, message: str, tmp_path: Path) -> None:
 def test_cuda_takes_the_same_kernels(tmp_path: Path) -> None:
     assert NVCC is not None
     command = [NVCC, "-arch=sm_90", "-std=c++20", "-cubin", str(HERE / f"{SOURCE}.cu"), "-o", str(tmp_path / "k.cubin")]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     assert result.returncode == 0, result.stderr
 
 

@@ -18,6 +18,7 @@ from potr.experiment.peers.layouts import compressed_ply_sections, spz_sections
 from potr.model.splats import SplatModel
 from potr.render.base import Rasterizer
 from potr.render.select import select
+from tests.helpers.processes import LIMIT
 from tests.helpers.scenes import random_model, random_views
 
 PACKAGED = ("spz", "decimate_spz", "compressed_ply", "sog")
@@ -206,7 +207,7 @@ def test_a_program_that_could_not_do_its_work_says_nothing_about_the_bytes(
     run = subprocess.run
 
     def impatient(*arguments: Any, **options: Any) -> Any:
-        return run(*arguments, **{**options, "timeout": 0.2 if "sleep" in str(text) else None})
+        return run(*arguments, **{**options, "timeout": 0.2 if "sleep" in str(text) else LIMIT})
 
     script(fake_tools, text or "")
     if text is None:

@@ -21,6 +21,7 @@ from potr.experiment.scenes.places import Roots, locate
 from potr.experiment.scenes.suites import SCENES
 from tests.experiment.test_conf import composed
 from tests.helpers.file_server import FileServer, serving
+from tests.helpers.processes import LIMIT
 from tests.helpers.released import PHOTOGRAPHS, SPLATS
 
 
@@ -228,6 +229,6 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_as_a_program(tmp_path: Path) -> None:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("POTR_")}
     command = [sys.executable, "-m", "potr.datasets", "--data", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, check=True, timeout=LIMIT)
     assert f"0 of 21 scenes are complete. Looked in {tmp_path} and models" in done.stdout
     assert done.stderr == ""

@@ -16,13 +16,16 @@ from potr.experiment.result import read_result
 from potr.experiment.scenes import open
 from potr.experiment.scenes.suites import SCENES
 from tests.experiment.test_conf import CONF, composed
+from tests.helpers.processes import LIMIT
 from tests.helpers.released import SCENES as SCENES_FOLDER
 
 
 def program(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("POTR_")}
     command = [sys.executable, "-m", "potr.run", *arguments]
-    return subprocess.run(command, cwd=cwd, env=kept | environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=kept | environment, capture_output=True, text=True, check=False, timeout=LIMIT
+    )
 
 
 @pytest.mark.parametrize("name", SCENES)

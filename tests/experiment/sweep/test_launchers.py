@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from potr.experiment.sweep import launcher, launchers
 from potr.experiment.sweep.launcher import LAUNCHERS, LauncherConfig
 from potr.threads import available_cores, available_threads
 from tests.experiment.test_run import _own_environment, on, started  # noqa: F401
+from tests.helpers import processes
+from tests.helpers.processes import LIMIT
 
 needs_joblib = pytest.mark.skipif(
     not launcher.installed("joblib"), reason="joblib is not installed: pip install joblib"
@@ -66,10 +69,10 @@ def test_a_launcher_without_a_sweep_is_refused(
     assert "launcher=joblib is for sweeps: add -m" in capsys.readouterr().err
 
 
-def disturbed(what: Path | str, *arguments: str) -> subprocess.Popen[str]:
+def disturbed(what: Path | str, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
     """The program; its runs of quality 0.6 die, or wait for a file, in the second pruning pass."""
     command = [sys.executable, "-m", "tests.helpers.disturbed_run", str(what), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    return processes.started(command, cwd=ROOT)
 
 
 def wait_for(found: Callable[[], Any]) -> Any:
@@ -114,8 +117,8 @@ def test_a_killed_sweep_started_again_gives_the_same_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sweep = ("-m", *on(scene_folder, tmp_path), THREE)
-    process = disturbed("die", *sweep)
-    process.communicate()
+    with disturbed("die", *sweep) as process:
+        process.communicate(timeout=LIMIT)
     assert process.returncode == -signal.SIGKILL
     assert len(summary.collect(tmp_path).results) == len(checkpoints(tmp_path)) == 1
     assert started(monkeypatch, *sweep) == 0
@@ -131,8 +134,8 @@ def test_a_killed_joblib_process_takes_no_other_run_along(
     scene_folder: Path, tmp_path: Path, uninterrupted: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = ("-m", *on(scene_folder, tmp_path), THREE)
-    process = disturbed("die", *sweep, "launcher=joblib")
-    out, err = process.communicate()
+    with disturbed("die", *sweep, "launcher=joblib") as process:
+        out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 2, err
     assert len(out.splitlines()) == 2 + 2 + 1 + 2 + 1
     assert "its process died (killed, perhaps for want of memory); the same command tries again" in out
@@ -148,19 +151,20 @@ def test_a_killed_joblib_process_takes_no_other_run_along(
 
 @needs_joblib
 def test_ctrl_c_stops_the_processes_of_joblib(scene_folder: Path, tmp_path: Path) -> None:
-    process = disturbed(tmp_path / "never", "-m", *on(scene_folder, tmp_path), "quality=0.6", "launcher=joblib")
-    wait_for(lambda: checkpoints(tmp_path))
-    (lock,) = tmp_path.glob(".locks/ball/*")
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 130
-    assert "interrupted after 0 of 1 runs; the same command goes on" in err
-    assert "Traceback" not in err
-    worker = int(lock.read_text().split()[1])
-    assert worker != process.pid
-    wait_for(
-        lambda: not Path(f"/proc/{worker}").exists() or "\nState:\tZ" in Path(f"/proc/{worker}/status").read_text()
-    )
+    never = tmp_path / "never"
+    with disturbed(never, "-m", *on(scene_folder, tmp_path), "quality=0.6", "launcher=joblib") as process:
+        wait_for(lambda: checkpoints(tmp_path))
+        (lock,) = tmp_path.glob(".locks/ball/*")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=LIMIT)
+        assert process.returncode == 130
+        assert "interrupted after 0 of 1 runs; the same command goes on" in err
+        assert "Traceback" not in err
+        worker = int(lock.read_text().split()[1])
+        assert worker != process.pid
+        wait_for(
+            lambda: not Path(f"/proc/{worker}").exists() or "\nState:\tZ" in Path(f"/proc/{worker}/status").read_text()
+        )
 
 
 def test_two_sweeps_at_a_time_share_the_work(
@@ -168,8 +172,6 @@ def test_two_sweeps_at_a_time_share_the_work(
 ) -> None:
     (tmp_path / "ball").mkdir()
     go_on = tmp_path / "ball" / "go on"
-    first = disturbed(go_on, "-m", *on(scene_folder, tmp_path), "quality=0.6,0.9")
-    wait_for(lambda: checkpoints(tmp_path))
     at_work = pipeline.run
 
     def freeing(config: Any, **options: Any) -> RunResult:
@@ -178,9 +180,11 @@ def test_two_sweeps_at_a_time_share_the_work(
         return result
 
     monkeypatch.setattr(pipeline, "run", freeing)
-    assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), "quality=0.6,0.9") == 0
-    second_out, second_err = capsys.readouterr()
-    first_out, first_err = first.communicate()
+    with disturbed(go_on, "-m", *on(scene_folder, tmp_path), "quality=0.6,0.9") as first:
+        wait_for(lambda: checkpoints(tmp_path))
+        assert started(monkeypatch, "-m", *on(scene_folder, tmp_path), "quality=0.6,0.9") == 0
+        second_out, second_err = capsys.readouterr()
+        first_out, first_err = first.communicate(timeout=LIMIT)
     assert first.returncode == 0, first_err
     assert f"process {first.pid} on " in second_err
     assert "works on it; it comes later" in second_err
@@ -194,13 +198,11 @@ def test_ctrl_c_while_the_program_is_still_loading_is_quiet(tmp_path: Path) -> N
     (tmp_path / "hydra.py").write_text(code)  # found before the package, so that potr.run loads for ever
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", "potr.run", "--help"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "loading\n"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
+    with processes.started(command, cwd=tmp_path, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == -signal.SIGINT
     assert err == ""
 
@@ -227,6 +229,6 @@ def test_submitit_runs_jobs_as_slurm_would_and_one_that_dies_is_a_hole(
 def test_ray_runs_the_jobs(scene_folder: Path, tmp_path: Path) -> None:
     sweep = ("-m", *on(scene_folder, tmp_path), "quality=0.3,0.9", "launcher=ray", "launcher.cpus=1")
     command = [sys.executable, "-m", "potr.run", *sweep]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2 + 2

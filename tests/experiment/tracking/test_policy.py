@@ -15,6 +15,7 @@ from potr.experiment.result import read_result
 from potr.experiment.schema import RunConfig, TrackerConfig
 from potr.experiment.tracking import tracker, wandb_mark, wandb_run
 from tests.helpers.fake_wandb import a_config, without_wandb_of_the_user
+from tests.helpers.processes import LIMIT
 from tests.helpers.wandb_log import read_wandb_logs
 from tests.helpers.wandb_server import wandb_server
 
@@ -166,7 +167,7 @@ def test_how_a_run_ended_is_told(
                 pipeline.run(config)
     died = wandb_run.WandbRun(config.tracker, tmp_path / "died", "", tags=[], group="")
     assert died._process is not None
-    died._process.communicate()  # closes its input without a word, as a killed run does
+    died._process.communicate(timeout=LIMIT)  # closes its input without a word, as a killed run does
     pipeline.run(config)
     assert [json.loads(line) for line in said.read_text().splitlines()] == [
         [1, {"failure": "out of splats"}],
