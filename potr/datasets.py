@@ -102,7 +102,7 @@ def _expected(ok: bool, expected: str | None) -> str:
 
 
 def _download(args: argparse.Namespace) -> tuple[str, int]:
-    from potr.experiment.scenes.obtain import obtain, plan
+    from potr.experiment.scenes.fetch import fetch, plan
 
     words = [word for word in args.what if word != MODELS_WORD]
     models_alone = MODELS_WORD in args.what or args.only == "models"
@@ -114,7 +114,7 @@ def _download(args: argparse.Namespace) -> tuple[str, int]:
         models=args.only != "photographs",
         everything=args.everything,
     )
-    done = obtain(
+    done = fetch(
         tasks,
         base_url=args.base_url,
         remove_archives=args.remove_archives,

@@ -27,7 +27,7 @@ NATIVE = {"_rasterizer": "render", "_octree": "format", "_entropy": "format", "_
 SOLE_IMPORTERS = {
     "plyfile": {"potr/io/ply.py"},
     "gaussforge": {"potr/experiment/peers/gaussforge_worker.py"},
-    "pooch": {"potr/experiment/scenes/download.py"},
+    "pooch": {"potr/experiment/scenes/fetch.py"},
     "zstandard": {"potr/format/zstd.py"},
     "cuda": {"potr/render/cubins.py", "potr/render/nvrtc.py"},
     "lpips": {"potr/evaluate/lpips.py"},

@@ -37,7 +37,7 @@ from potr.experiment.result import (
     without_idle_reasons,
     write_result,
 )
-from potr.experiment.scenes.open import opened
+from potr.experiment.scenes.open import LastScene
 from potr.experiment.schema import RunConfig, changes, to_yaml, with_codec_resolved
 from potr.experiment.tracking.tracker import track_finished, tracker
 from potr.files import write_atomic
@@ -65,11 +65,14 @@ class Identity:
     inputs_sha256: str
 
 
-def run(config: RunConfig, *, progress: Progress = silent, wait: bool = True) -> RunResult:
+def run(
+    config: RunConfig, *, progress: Progress = silent, wait: bool = True, scenes: LastScene | None = None
+) -> RunResult:
     """Compress a scene and find out what that did; everything lands in ``<outputs>/<dataset>/q<quality>...``.
 
     A finished run is read instead of done again, unless ``config.force``; an interrupted one goes on from the last
-    pass of its pruning. One process at a time works on a run: ``wait`` for another, or else Busy is raised.
+    pass of its pruning. One process at a time works on a run: ``wait`` for another, or else Busy is raised. A sweep
+    hands the same ``scenes`` to all of its runs.
 
     Raises:
         PotrError: whatever the scene, the settings or the machine do not allow, or the folder holds the result of
@@ -77,7 +80,7 @@ def run(config: RunConfig, *, progress: Progress = silent, wait: bool = True) ->
     """
     codec = coder(config)  # refuse what is out of range or not installed before minutes of work
     with locked(run_folder(config), wait=wait), _torch_threads(ranks.own_threads(config.threads)):
-        return _run(config, codec, progress)
+        return _run(config, codec, scenes or LastScene(), progress)
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -103,8 +106,8 @@ def record_failure(config: RunConfig, reason: str, trace: str | None = None) -> 
     return failure
 
 
-def _run(config: RunConfig, codec: Coder, progress: Progress) -> RunResult:
-    scene = opened(config, progress)
+def _run(config: RunConfig, codec: Coder, scenes: LastScene, progress: Progress) -> RunResult:
+    scene = scenes.open(config, progress)
     folder = run_folder(config)
     run_identity = Identity(identity.config_sha256(config), identity.inputs_sha256(scene))
     finished = find_finished(folder, run_identity, config.force)

@@ -142,7 +142,8 @@ def test_runs_share_the_scene_and_give_the_bytes_they_give_alone(
         return open_scene(config, *arguments)
 
     monkeypatch.setattr(open, "open_scene", noting)
-    shared = [pipeline.run(a_config(folder, tmp_path / "shared", quality=q)) for q in (0.2, 0.8)]
+    scenes = open.LastScene()
+    shared = [pipeline.run(a_config(folder, tmp_path / "shared", quality=q), scenes=scenes) for q in (0.2, 0.8)]
     assert len(opened) == 1
     assert {path.name for path in (tmp_path / "shared" / ".cache").iterdir()} == {"photos", "costs", "pruned", "before"}
     alone = [pipeline.run(a_config(folder, tmp_path / "alone", quality=q, cache=False)) for q in (0.2, 0.8)]

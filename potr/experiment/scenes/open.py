@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a run's settings to its scene: where it lies, how it is read, and kept for the next run of a sweep."""
+"""From a run's settings to its scene: where it lies, how it is read, and what a sweep keeps of it."""
 
 from __future__ import annotations
 
@@ -32,21 +32,6 @@ class Place:
     max_width: int | None
 
 
-_last: dict[tuple[object, ...], Scene] = {}  # at most one
-
-
-def opened(config: RunConfig, progress: Progress = silent) -> Scene:
-    """As ``open_scene``; kept in memory for the next run of a sweep, with photographs by way of the cache."""
-    if not config.cache:
-        return open_scene(config, progress)
-    place = locate(config, progress)
-    key = (config.dataset, place, *_stamps(place.path), *_stamps(place.model))
-    if key not in _last:
-        _last.clear()  # before the next one is read: they are large
-        _last[key] = with_cached_photos(open_scene(config, progress), Path(config.outputs) / CACHE)
-    return _last[key]
-
-
 def open_scene(config: RunConfig, progress: Progress = silent) -> Scene:
     """The scene that a run's settings name, with as many views as they allow; the demo is made if it is not there."""
     dataset, place = config.dataset, locate(config, progress)
@@ -67,6 +52,26 @@ def open_scene(config: RunConfig, progress: Progress = silent) -> Scene:
         train_views=_spread(scene.train_views, dataset.max_views),
         test_views=_spread(scene.test_views, dataset.max_views),
     )
+
+
+class LastScene:
+    """Opens scenes and keeps the last one in memory, for the next run of a sweep that reads the same files."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] | None = None
+        self._scene: Scene | None = None
+
+    def open(self, config: RunConfig, progress: Progress = silent) -> Scene:
+        """As ``open_scene``; with ``config.cache`` kept, and its photographs read by way of the cache."""
+        if not config.cache:
+            return open_scene(config, progress)
+        place = locate(config, progress)
+        key = (config.dataset, place, *_stamps(place.path), *_stamps(place.model))
+        if self._scene is None or key != self._key:
+            self._scene = None  # before the next one is read: they are large
+            self._scene = with_cached_photos(open_scene(config, progress), Path(config.outputs) / CACHE)
+            self._key = key
+        return self._scene
 
 
 def locate(config: RunConfig, progress: Progress = silent) -> Place:

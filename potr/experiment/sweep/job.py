@@ -12,6 +12,7 @@ from potr.errors import PotrError
 from potr.experiment import pipeline
 from potr.experiment.identity import run_name
 from potr.experiment.lock import Busy
+from potr.experiment.scenes.open import LastScene
 from potr.experiment.schema import RunConfig
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,10 @@ class Outcome:
     bug: bool = False
 
 
-def attempt(job: Job) -> Outcome:
+def attempt(job: Job, scenes: LastScene | None = None) -> Outcome:
     """Do a run; what goes wrong is written where its result would have been.
+
+    ``scenes`` is shared by runs of one process.
 
     Raises:
         Busy: another process works on it, and ``job.wait`` is False.
@@ -77,7 +80,7 @@ def attempt(job: Job) -> Outcome:
     config = job.config if job.config.threads else replace(job.config, threads=job.threads)
     with screen.screen() as progress:
         try:
-            return Outcome(str(pipeline.run(config, progress=progress, wait=job.wait).folder))
+            return Outcome(str(pipeline.run(config, progress=progress, wait=job.wait, scenes=scenes).folder))
         except Busy:
             raise
         except Exception as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from potr.experiment.lock import Busy
+from potr.experiment.scenes.open import LastScene
 from potr.experiment.sweep.job import Job, Outcome, attempt, attempt_elsewhere, died
 from potr.experiment.sweep.launcher import LauncherConfig
 from potr.threads import available_cores, available_threads
@@ -42,16 +43,16 @@ def launch(jobs: Sequence[Job], launcher: LauncherConfig, outputs: Path) -> Done
 
 def _local(jobs: Sequence[Job], launcher: LauncherConfig, outputs: Path) -> Done:
     """One after the other. Those that another process works on come last, so that two sweeps share the work."""
-    left = []
+    left, scenes = [], LastScene()
     for job in jobs:
         log.info("run %d of %d: %s", job.number, job.of, job.title)
         try:
-            yield job, attempt(replace(job, wait=False))
+            yield job, attempt(replace(job, wait=False), scenes)
         except Busy as error:
             log.info("%s; it comes later", error)
             left.append(job)
     for job in left:
-        yield job, attempt(job)
+        yield job, attempt(job, scenes)
 
 
 def _joblib(jobs: Sequence[Job], launcher: LauncherConfig, outputs: Path) -> Done:
