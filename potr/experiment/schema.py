@@ -103,14 +103,14 @@ class CodecChoice:
 
     def __post_init__(self) -> None:
         _one_of("codec.name", self.name, (*PRESETS, *PEERS))
-        usual = peer_class(self.name).options if self.name in PEERS else {}
+        options = peer_class(self.name).options if self.name in PEERS else {}
         for key in self.options:
-            if key not in usual:
-                raise ConfigError(unknown(f"option of codec {self.name}:", key, tuple(usual)))
+            if key not in options:
+                raise ConfigError(unknown(f"option of codec {self.name}:", key, tuple(options)))
         given = {key: value for key, value in self.options.items() if value is not None}
         if self.name in PEERS:
             peer_class(self.name).check(given)
-        changed = {key: value for key, value in given.items() if value != usual[key]}
+        changed = {key: value for key, value in given.items() if value != options[key].default}
         object.__setattr__(self, "options", changed)
 
     @property

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import potr
 from potr.errors import ModelError, SceneError
-from potr.experiment.peers.base import PeerEncoded
+from potr.experiment.peers.base import SEED, Option, PeerCodec, Stages
 from potr.experiment.peers.c3dgs_model import (
     MAX_CODEBOOK,
     ROTATION_LEVELS,
@@ -23,18 +22,15 @@ from potr.experiment.peers.c3dgs_model import (
     deserialize,
     serialize,
 )
+from potr.experiment.peers.kmeans import KMeans, vector_quantize
 from potr.experiment.peers.minmax import MinMax
 from potr.experiment.peers.raht import morton_codes
-from potr.experiment.peers.ranges import SEED, Option, checked, checked_quality, defaults
 from potr.experiment.peers.sensitivity import Sensitivity, sensitivity, unit_covariances
 from potr.experiment.peers.shapes import ellipsoids
-from potr.experiment.peers.stages import Stages
-from potr.experiment.peers.vector_quantize import KMeans, vector_quantize
 from potr.model.cameras import View
-from potr.model.check import check_model
 from potr.model.rotation import normalize_quats
 from potr.model.splats import SplatModel
-from potr.progress import Progress, silent
+from potr.progress import Progress
 from potr.render.base import Rasterizer
 
 COLOR_THRESHOLD, SHAPE_THRESHOLD = 6e-7, 3e-6  # the paper's, of all scenes
@@ -42,19 +38,10 @@ CODEBOOK_BITS = 12  # the paper's 4096 entries
 MORTON_DEPTH = 21
 LARGEST_FLOAT16 = 65504.0
 
-_OPTIONS = {
-    "codebook_size": Option(None, 1, MAX_CODEBOOK, int),
-    "color_threshold": Option(None, 0.0, 1e30, float),
-    "shape_threshold": Option(None, 0.0, 1e30, float),
-    "prune_unseen": Option(True),
-    "steps": Option(100, 0, 10000),
-    "batch_size": Option(1 << 14, 1, 1 << 24),
-    "seed": SEED,
-}
 _ENTRIES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # of a symmetric matrix, in the codebook's vectors
 
 
-class C3dgs:
+class C3dgs(PeerCodec):
     """Sensitivity-aware vector quantisation of colours and shapes, half-precision positions, deflate in Morton order.
 
     Each splat's SH vector (degree 0 and the others together) and its covariance over its squared size are vector
@@ -74,72 +61,29 @@ class C3dgs:
 
     name: ClassVar[str] = "c3dgs"
     suffix: ClassVar[str] = ".c3dgs"
-    in_child_process: ClassVar[bool] = False
     quality_sets: ClassVar[str | None] = "codebook sizes, and the sensitivity above which a splat is not clustered"
-    options: ClassVar[Mapping[str, Any]] = defaults(_OPTIONS)
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.settings = self.check(options)
-
-    @classmethod
-    def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return checked(cls.name, _OPTIONS, options)
-
-    @property
-    def version(self) -> str:
-        return f"potr {potr.__version__}"
-
-    def encode(
-        self,
-        model: SplatModel,
-        views: Sequence[View],
-        quality: float,
-        rasterizer: Rasterizer,
-        progress: Progress = silent,
-    ) -> PeerEncoded:
-        """Compress a model; the photographs are not looked at, only where they were taken.
-
-        Raises:
-            ConfigError: quality is not in (0, 1].
-            ModelError: the model has unusable values, or positions beyond half precision.
-            SceneError: there are no views, or none sees a splat.
-        """
-        parameters = self.parameters(quality)
-        quantized, stages = self.quantize(model, views, parameters, rasterizer, progress)
-        with stages.stage("pack") as details:
-            data, sections = serialize(quantized)
-            details["bytes"] = len(data)
-        return PeerEncoded(data, tuple(stages.reports), parameters, sections)
+    options: ClassVar[Mapping[str, Option]] = {
+        "codebook_size": Option(None, 1, MAX_CODEBOOK, int),
+        "color_threshold": Option(None, 0.0, 1e30, float),
+        "shape_threshold": Option(None, 0.0, 1e30, float),
+        "prune_unseen": Option(True),
+        "steps": Option(100, 0, 10000),
+        "batch_size": Option(1 << 14, 1, 1 << 24),
+        "seed": SEED,
+    }
 
     def decode(self, data: bytes) -> SplatModel:
-        """Raises BitstreamError if the bytes are damaged."""
         return dequantize(deserialize(data))
 
-    def parameters(self, quality: float) -> dict[str, Any]:
-        """The options, those from quality filled in.
-
-        From 0.5 to 1 the codebooks grow fourfold and the thresholds fall hundredfold, and the other way down to 0.
-        """
-        finer = 2 * checked_quality(quality) - 1
-        from_quality = {
-            "codebook_size": 2 ** (CODEBOOK_BITS + round(2 * finer)),
-            "color_threshold": COLOR_THRESHOLD * 100**-finer,
-            "shape_threshold": SHAPE_THRESHOLD * 100**-finer,
-        }
-        return {name: from_quality[name] if value is None else value for name, value in self.settings.items()}
-
-    def quantize(
+    def _encode(
         self,
         model: SplatModel,
         views: Sequence[View],
         parameters: Mapping[str, Any],
         rasterizer: Rasterizer,
-        progress: Progress = silent,
-    ) -> tuple[C3dgsModel, Stages]:
-        """The quantised model and the stages so far; errors as ``encode``."""
-        model = model.detach().to("cpu")
-        check_model(model)
-        stages = Stages(model.num_splats)
+        stages: Stages,
+        progress: Progress,
+    ) -> tuple[bytes, dict[str, int]]:
         with stages.stage("sensitivity"):
             measured = sensitivity(model, views, rasterizer, progress)
             model, measured = _kept(model, measured, views, parameters["prune_unseen"])
@@ -165,7 +109,19 @@ class C3dgs:
             details |= {"shared": shapes.shared, "own": shapes.own}
         with stages.stage("quantize"):
             quantized = _quantized(model, size, colors, sh, shapes, rotation, axes)
-        return quantized, stages
+        with stages.stage("pack") as details:
+            data, sections = serialize(quantized)
+            details["bytes"] = len(data)
+        return data, sections
+
+    def _from_quality(self, quality: float) -> dict[str, Any]:
+        """From 0.5 to 1 the codebooks grow fourfold and the thresholds fall hundredfold, the other way down to 0."""
+        finer = 2 * quality - 1
+        return {
+            "codebook_size": 2 ** (CODEBOOK_BITS + round(2 * finer)),
+            "color_threshold": COLOR_THRESHOLD * 100**-finer,
+            "shape_threshold": SHAPE_THRESHOLD * 100**-finer,
+        }
 
 
 def _kept(

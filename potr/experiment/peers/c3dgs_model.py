@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from potr.experiment.peers.minmax import MinMax, read_minmax
-from potr.experiment.peers.sections import Section, check_num_splats, pack, planes, unpack
+from potr.experiment.peers.sections import Section, pack, planes, read_num_splats, unpack
 from potr.model.check import MAX_LOG_SCALE, MAX_SH, MIN_LOG_SCALE
 from potr.model.rotation import normalize_quats
 from potr.model.splats import SH_COEFFICIENTS, SplatModel
 from potr.reader import Reader
 
-MAGIC = b"\x89C3DGS\r\n"
 SECTIONS = (
     "model", "means", "opacity", "size",
     "color.indices", "shape.indices", "color.codebook", "shape.codebook",
@@ -117,7 +116,7 @@ def serialize(model: C3dgsModel) -> tuple[bytes, dict[str, int]]:
         planes(model.sh),
         planes(model.rotation) + planes(model.axes),
     )
-    return pack(MAGIC, dict(zip(SECTIONS, streams, strict=True)), n)
+    return pack(dict(zip(SECTIONS, streams, strict=True)), n)
 
 
 def deserialize(data: bytes) -> C3dgsModel:
@@ -126,10 +125,9 @@ def deserialize(data: bytes) -> C3dgsModel:
     Raises:
         BitstreamError: the bytes are not what ``serialize`` writes.
     """
-    sections = unpack(MAGIC, SECTIONS, data)
+    sections = unpack(SECTIONS, data)
     reader = sections["model"].reader(_PARAMETERS.size)
-    n, degree = reader.u32(), reader.u8()
-    check_num_splats(n, len(data), reader.error(f"expected no more splats than a file of {len(data)} bytes holds", 0))
+    n, degree = read_num_splats(reader, len(data)), reader.u8()
     if degree >= len(SH_COEFFICIENTS):
         raise reader.error(f"expected an SH degree of 0..3, got {degree}", 4)
     colors, shapes = _read_counts(reader, n), _read_counts(reader, n)

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import potr
 from potr.errors import SceneError
-from potr.experiment.peers.base import PeerEncoded
+from potr.experiment.peers.base import SEED, Option, PeerCodec, Stages
+from potr.experiment.peers.kmeans import KMeans, vector_quantize
 from potr.experiment.peers.mesongs_model import (
     KEY_CHANNELS,
     MAX_BITS,
@@ -27,35 +27,19 @@ from potr.experiment.peers.mesongs_model import (
 )
 from potr.experiment.peers.minmax import MinMax, quantize_blocks
 from potr.experiment.peers.raht import morton_codes, raht
-from potr.experiment.peers.ranges import SEED, Option, checked, checked_quality, defaults
 from potr.experiment.peers.sensitivity import contribution
 from potr.experiment.peers.shapes import quats_to_euler
-from potr.experiment.peers.stages import Stages
-from potr.experiment.peers.vector_quantize import KMeans, vector_quantize
 from potr.format.octree import order_leaves
 from potr.format.quantized import MAX_DEPTH
 from potr.model.cameras import View
-from potr.model.check import check_model
 from potr.model.splats import SplatModel
 from potr.progress import Progress, silent
 from potr.render.base import Rasterizer
 
 VOLUME_QUANTILE, VOLUME_POWER = 0.9, 0.1  # beyond the quantile a larger volume counts no more
 
-_OPTIONS = {
-    "prune_share": Option(None, 0.0, 0.99, float),
-    "octree_depth": Option(None, 1, MAX_DEPTH, int),
-    "codebook_size": Option(None, 1, MAX_CODEBOOK, int),
-    "bits": Option(None, 1, MAX_BITS, int),
-    "scale_bits": Option(8, 1, MAX_BITS),
-    "blocks": Option(64, 1, MAX_BLOCKS),
-    "steps": Option(100, 0, 10000),
-    "batch_size": Option(1 << 14, 1, 1 << 24),
-    "seed": SEED,
-}
 
-
-class MesonGS:
+class MesonGS(PeerCodec):
     """Importance pruning, octree, RAHT of Euler angles, opacity and base colour, block and vector quantisation.
 
     The paper's, as far as known (docs/peers.md: its text could not be opened here): the importance,
@@ -71,75 +55,31 @@ class MesonGS:
 
     name: ClassVar[str] = "mesongs"
     suffix: ClassVar[str] = ".mesongs"
-    in_child_process: ClassVar[bool] = False
     quality_sets: ClassVar[str | None] = "share of splats pruned, octree depth, bits, codebook size of the higher SH"
-    options: ClassVar[Mapping[str, Any]] = defaults(_OPTIONS)
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.settings = self.check(options)
-
-    @classmethod
-    def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return checked(cls.name, _OPTIONS, options)
-
-    @property
-    def version(self) -> str:
-        return f"potr {potr.__version__}"
-
-    def encode(
-        self,
-        model: SplatModel,
-        views: Sequence[View],
-        quality: float,
-        rasterizer: Rasterizer,
-        progress: Progress = silent,
-    ) -> PeerEncoded:
-        """Compress a model; the photographs are not looked at, only where they were taken.
-
-        Raises:
-            ConfigError: quality is not in (0, 1].
-            ModelError: the model has unusable values.
-            SceneError: there are no views, or none sees a splat.
-        """
-        parameters = self.parameters(quality)
-        quantized, stages = self.quantize(model, views, parameters, rasterizer, progress)
-        with stages.stage("pack") as details:
-            data, sections = serialize(quantized)
-            details["bytes"] = len(data)
-        return PeerEncoded(data, tuple(stages.reports), parameters, sections)
+    options: ClassVar[Mapping[str, Option]] = {
+        "prune_share": Option(None, 0.0, 0.99, float),
+        "octree_depth": Option(None, 1, MAX_DEPTH, int),
+        "codebook_size": Option(None, 1, MAX_CODEBOOK, int),
+        "bits": Option(None, 1, MAX_BITS, int),
+        "scale_bits": Option(8, 1, MAX_BITS),
+        "blocks": Option(64, 1, MAX_BLOCKS),
+        "steps": Option(100, 0, 10000),
+        "batch_size": Option(1 << 14, 1, 1 << 24),
+        "seed": SEED,
+    }
 
     def decode(self, data: bytes) -> SplatModel:
-        """Raises BitstreamError if the bytes are damaged."""
         return dequantize(deserialize(data))
 
-    def parameters(self, quality: float) -> dict[str, Any]:
-        """The options, those from quality filled in.
-
-        At 0.5 a third of the splats goes, the octree has 16 levels and the codebook 4096 entries. Above, fewer splats
-        go, none at 1. Below, pruning stays within what was published, 45 % at 0.1, and bits go as well: without
-        fine-tuning more pruning costs decibels.
-        """
-        finer = 2 * checked_quality(quality) - 1
-        from_quality = {
-            "prune_share": 0.33 - (0.33 if finer > 0 else 0.15) * finer,
-            "bits": 8 + round(2 * min(finer, 0.0)),
-            "octree_depth": 16 + round(2 * finer),
-            "codebook_size": 2 ** (12 + round(2 * finer)),
-        }
-        return {name: from_quality[name] if value is None else value for name, value in self.settings.items()}
-
-    def quantize(
+    def _encode(
         self,
         model: SplatModel,
         views: Sequence[View],
         parameters: Mapping[str, Any],
         rasterizer: Rasterizer,
-        progress: Progress = silent,
-    ) -> tuple[MesonModel, Stages]:
-        """The quantised model and the stages so far; errors as ``encode``."""
-        model = model.detach().to("cpu")
-        check_model(model)
-        stages = Stages(model.num_splats)
+        stages: Stages,
+        progress: Progress,
+    ) -> tuple[bytes, dict[str, int]]:
         with stages.stage("prune"):
             importances = importance(model, views, rasterizer, progress)
             kept = most_important(importances, parameters["prune_share"])
@@ -155,21 +95,36 @@ class MesonGS:
             details["entries"] = len(codebook)
         with stages.stage("transform and quantize"):
             attributes = _transformed(model, cells, depth, parameters)
-        return (
-            MesonModel(
-                cells=cells,
-                depth=depth,
-                origin=origin,
-                extent=extent,
-                bits=parameters["bits"],
-                scale_bits=parameters["scale_bits"],
-                indices=indices,
-                codebook=codebook,
-                codebook_range=codebook_range,
-                **attributes,
-            ),
-            stages,
+        quantized = MesonModel(
+            cells=cells,
+            depth=depth,
+            origin=origin,
+            extent=extent,
+            bits=parameters["bits"],
+            scale_bits=parameters["scale_bits"],
+            indices=indices,
+            codebook=codebook,
+            codebook_range=codebook_range,
+            **attributes,
         )
+        with stages.stage("pack") as details:
+            data, sections = serialize(quantized)
+            details["bytes"] = len(data)
+        return data, sections
+
+    def _from_quality(self, quality: float) -> dict[str, Any]:
+        """At 0.5 a third of the splats goes, the octree has 16 levels and the codebook 4096 entries.
+
+        Above, fewer splats go, none at 1. Below, pruning stays within what was published, 45 % at 0.1, and bits go as
+        well: without fine-tuning more pruning costs decibels.
+        """
+        finer = 2 * quality - 1
+        return {
+            "prune_share": 0.33 - (0.33 if finer > 0 else 0.15) * finer,
+            "bits": 8 + round(2 * min(finer, 0.0)),
+            "octree_depth": 16 + round(2 * finer),
+            "codebook_size": 2 ** (12 + round(2 * finer)),
+        }
 
 
 def importance(model: SplatModel, views: Sequence[View], rasterizer: Rasterizer, progress: Progress = silent) -> Tensor:

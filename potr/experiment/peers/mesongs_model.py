@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from potr.errors import BitstreamError
 from potr.experiment.peers.minmax import MinMax, block_edges, dequantize_blocks, read_minmax
 from potr.experiment.peers.raht import morton_codes, raht
-from potr.experiment.peers.sections import Section, check_num_splats, pack, planes, unpack
+from potr.experiment.peers.sections import Section, pack, planes, read_num_splats, unpack
 from potr.experiment.peers.shapes import euler_to_quats
 from potr.format.octree import OctreeStreams, decode_octree, encode_octree
 from potr.format.quantized import MAX_DEPTH
@@ -21,7 +21,6 @@ from potr.model.check import MAX_LOG_SCALE, MAX_MEAN, MAX_OPACITY_LOGIT, MAX_SH,
 from potr.model.splats import SH_COEFFICIENTS, SplatModel
 from potr.reader import Reader
 
-MAGIC = b"\x89MESON\r\n"
 _OCTREE = tuple(f"octree.{name}" for name in OctreeStreams._fields)
 SECTIONS = ("model", *_OCTREE, "key", "key.ranges", "scales", "scales.ranges", "sh_ac.indices", "sh_ac.codebook")
 MAX_BITS, MAX_BLOCKS, MAX_CODEBOOK = 16, 1 << 16, 1 << 16
@@ -113,7 +112,7 @@ def serialize(model: MesonModel) -> tuple[bytes, dict[str, int]]:
         planes(model.indices),
         planes(model.codebook),
     )
-    return pack(MAGIC, dict(zip(SECTIONS, streams, strict=True)), n)
+    return pack(dict(zip(SECTIONS, streams, strict=True)), n)
 
 
 def deserialize(data: bytes) -> MesonModel:
@@ -122,10 +121,9 @@ def deserialize(data: bytes) -> MesonModel:
     Raises:
         BitstreamError: the bytes are not what ``serialize`` writes.
     """
-    sections = unpack(MAGIC, SECTIONS, data)
+    sections = unpack(SECTIONS, data)
     reader = sections["model"].reader(_PARAMETERS.size)
-    n = reader.u32()
-    check_num_splats(n, len(data), reader.error(f"expected no more splats than a file of {len(data)} bytes holds", 0))
+    n = read_num_splats(reader, len(data))
     degree = _in_range(reader, "SH degree", reader.u8(), 0, len(SH_COEFFICIENTS) - 1)
     depth = _in_range(reader, "octree depth", reader.u8(), 0, MAX_DEPTH)
     bits, scale_bits = (_in_range(reader, "bits", reader.u8(), 1, MAX_BITS) for _ in range(2))

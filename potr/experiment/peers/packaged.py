@@ -6,13 +6,13 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from potr.errors import BitstreamError, ModelError
-from potr.experiment.peers.base import PeerEncoded
+from potr.experiment.peers.base import Option, PeerCodec, Stages
 from potr.experiment.peers.layouts import compressed_ply_sections, spz_sections
 from potr.experiment.peers.programs import (
     ProgramRefused,
@@ -21,66 +21,26 @@ from potr.experiment.peers.programs import (
     splat_transform,
     splat_transform_version,
 )
-from potr.experiment.peers.ranges import Option, checked, checked_quality, defaults
-from potr.experiment.peers.stages import Stages
 from potr.io.ply import load_ply, save_ply
 from potr.model.cameras import View
-from potr.model.check import check_model
 from potr.model.splats import SplatModel
-from potr.progress import Progress, silent
+from potr.progress import Progress
 from potr.render.base import Rasterizer
 
 
-class Packaged(ABC):
-    """What they have in common; a subclass says what its program is called with."""
+class Packaged(PeerCodec):
+    """What they have in common: none looks at the views. A subclass says what its program is called with."""
 
-    name: ClassVar[str]
     in_child_process: ClassVar[bool] = True
-    suffix: ClassVar[str]
-    quality_sets: ClassVar[str | None] = None
-    options: ClassVar[Mapping[str, Any]]
-    table: ClassVar[Mapping[str, Option]]
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.settings = self.check(options)
+        super().__init__(options)
         self._version = self._find()
-
-    @classmethod
-    def check(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        return checked(cls.name, cls.table, options)
 
     @property
     def version(self) -> str:
         """Of the programs that do the work."""
         return self._version
-
-    def encode(
-        self,
-        model: SplatModel,
-        views: Sequence[View],
-        quality: float,
-        rasterizer: Rasterizer,
-        progress: Progress = silent,
-    ) -> PeerEncoded:
-        """Compress a model; the views are not looked at.
-
-        Raises:
-            ConfigError: quality is not in (0, 1].
-            ModelError: the model has no splat, or unusable values.
-            PotrError: the program failed; says what it said.
-        """
-        parameters = {**self.settings, **self._from_quality(checked_quality(quality))}
-        if not model.num_splats:
-            raise ModelError(f"codec={self.name}: expected at least one splat, got an empty model")
-        check_model(model)
-        stages = Stages(model.num_splats)
-        with tempfile.TemporaryDirectory(prefix="potr-") as folder:
-            source, target = Path(folder, "model.ply"), Path(folder, f"coded{self.suffix}")
-            with stages.stage("hand_over"):
-                save_ply(model, source)
-            self._encode(source, target, parameters, stages, progress)
-            data = target.read_bytes()
-        return PeerEncoded(data, tuple(stages.reports), parameters, self._sections(data))
 
     def decode(self, data: bytes) -> SplatModel:
         """The model as the program decodes it.
@@ -93,29 +53,56 @@ class Packaged(ABC):
             source, target = Path(folder, f"coded{self.suffix}"), Path(folder, "model.ply")
             source.write_bytes(data)
             try:
-                self._decode(source, target)
+                self._to_ply(source, target)
                 return load_ply(target, saturate=True)
             except (ProgramRefused, ModelError) as error:
                 raise BitstreamError(self.name, 0, str(error).replace(folder, "")) from None
+
+    def _encode(
+        self,
+        model: SplatModel,
+        views: Sequence[View],
+        parameters: Mapping[str, Any],
+        rasterizer: Rasterizer,
+        stages: Stages,
+        progress: Progress,
+    ) -> tuple[bytes, dict[str, int]]:
+        if not model.num_splats:
+            raise ModelError(f"codec={self.name}: expected at least one splat, got an empty model")
+        with tempfile.TemporaryDirectory(prefix="potr-") as folder:
+            source, target = Path(folder, "model.ply"), Path(folder, f"coded{self.suffix}")
+            with stages.stage("hand_over"):
+                save_ply(model, source)
+            source = self._prepared(source, parameters, stages, progress)
+            progress(self.program, 0, 1)
+            with stages.stage(self.program) as details:
+                self._from_ply(source, target, parameters)
+                details["bytes"] = target.stat().st_size
+            progress(self.program, 1, 1)
+            data = target.read_bytes()
+        return data, self._sections(data)
+
+    @property
+    def program(self) -> str:
+        """The stage in which the file is written."""
+        return self.name
 
     @abstractmethod
     def _find(self) -> str:
         """The programs' version; BackendUnavailable if one is missing."""
 
-    @abstractmethod
-    def _encode(
-        self, source: Path, target: Path, parameters: Mapping[str, Any], stages: Stages, progress: Progress
-    ) -> None: ...
+    def _prepared(self, source: Path, parameters: Mapping[str, Any], stages: Stages, progress: Progress) -> Path:
+        """What is done to the .ply first; the path of the result."""
+        return source
 
     @abstractmethod
-    def _decode(self, source: Path, target: Path) -> None: ...
+    def _from_ply(self, source: Path, target: Path, parameters: Mapping[str, Any]) -> None: ...
+
+    @abstractmethod
+    def _to_ply(self, source: Path, target: Path) -> None: ...
 
     @abstractmethod
     def _sections(self, data: bytes) -> dict[str, int]: ...
-
-    def _from_quality(self, quality: float) -> dict[str, Any]:
-        """The parameters that quality sets, none for most."""
-        return {}
 
 
 class Spz(Packaged):
@@ -128,22 +115,19 @@ class Spz(Packaged):
 
     name: ClassVar[str] = "spz"
     suffix: ClassVar[str] = ".spz"
-    table: ClassVar[Mapping[str, Option]] = {"spz_version": Option(4, 2, 4)}
-    options: ClassVar[Mapping[str, Any]] = defaults(table)
+    options: ClassVar[Mapping[str, Option]] = {"spz_version": Option(4, 2, 4)}
+
+    @property
+    def program(self) -> str:
+        return "spz"
 
     def _find(self) -> str:
         return f"gaussforge {gaussforge_version(self.name)}"
 
-    def _encode(
-        self, source: Path, target: Path, parameters: Mapping[str, Any], stages: Stages, progress: Progress
-    ) -> None:
-        progress("spz", 0, 1)
-        with stages.stage("spz") as details:
-            gaussforge(source, "ply", target, "spz", spz_version=parameters["spz_version"])
-            details["bytes"] = target.stat().st_size
-        progress("spz", 1, 1)
+    def _from_ply(self, source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
+        gaussforge(source, "ply", target, "spz", spz_version=parameters["spz_version"])
 
-    def _decode(self, source: Path, target: Path) -> None:
+    def _to_ply(self, source: Path, target: Path) -> None:
         gaussforge(source, "spz", target, "ply")
 
     def _sections(self, data: bytes) -> dict[str, int]:
@@ -158,58 +142,33 @@ class DecimateSpz(Spz):
 
     name: ClassVar[str] = "decimate_spz"
     quality_sets: ClassVar[str | None] = "share of splats kept"
-    table: ClassVar[Mapping[str, Option]] = {
-        **Spz.table,
+    options: ClassVar[Mapping[str, Option]] = {
+        **Spz.options,
         "share": Option(None, 1e-6, 1.0, float),
         "adaptive": Option(False),
     }
-    options: ClassVar[Mapping[str, Any]] = defaults(table)
 
     def _find(self) -> str:
         return f"splat-transform {splat_transform_version(self.name)}, {super()._find()}"
 
     def _from_quality(self, quality: float) -> dict[str, Any]:
-        return {} if self.settings["share"] is not None else {"share": quality}
+        return {"share": quality}
 
-    def _encode(
-        self, source: Path, target: Path, parameters: Mapping[str, Any], stages: Stages, progress: Progress
-    ) -> None:
+    def _prepared(self, source: Path, parameters: Mapping[str, Any], stages: Stages, progress: Progress) -> Path:
         kept = max(1, round(parameters["share"] * stages.num_splats))
-        if kept < stages.num_splats:
-            fewer = source.with_name("fewer.ply")
-            action = "--decimate-adaptive" if parameters["adaptive"] else "--decimate"
-            progress("decimate", 0, 1)
-            with stages.stage("decimate"):
-                splat_transform(source, fewer, "--gpu", "cpu", actions=(action, str(kept)))
-                stages.num_splats = load_ply(fewer, saturate=True).num_splats
-            progress("decimate", 1, 1)
-            source = fewer
-        super()._encode(source, target, parameters, stages, progress)
+        if kept >= stages.num_splats:
+            return source
+        fewer = source.with_name("fewer.ply")
+        action = "--decimate-adaptive" if parameters["adaptive"] else "--decimate"
+        progress("decimate", 0, 1)
+        with stages.stage("decimate"):
+            splat_transform(source, fewer, "--gpu", "cpu", actions=(action, str(kept)))
+            stages.num_splats = load_ply(fewer, saturate=True).num_splats
+        progress("decimate", 1, 1)
+        return fewer
 
 
-class _SplatTransformed(Packaged):
-    """Both ways by splat-transform."""
-
-    def _find(self) -> str:
-        return f"splat-transform {splat_transform_version(self.name)}"
-
-    def _encode(
-        self, source: Path, target: Path, parameters: Mapping[str, Any], stages: Stages, progress: Progress
-    ) -> None:
-        progress(self.name, 0, 1)
-        with stages.stage(self.name) as details:
-            splat_transform(source, target, *self._arguments(parameters))
-            details["bytes"] = target.stat().st_size
-        progress(self.name, 1, 1)
-
-    def _decode(self, source: Path, target: Path) -> None:
-        splat_transform(source, target)
-
-    def _arguments(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
-        return ()
-
-
-class CompressedPly(_SplatTransformed):
+class CompressedPly(Packaged):
     """PlayCanvas's compressed .ply, written by splat-transform.
 
     Splats in Morton order and chunks of 256, each with its ranges of position, size and colour; 32 bits each for
@@ -219,14 +178,21 @@ class CompressedPly(_SplatTransformed):
 
     name: ClassVar[str] = "compressed_ply"
     suffix: ClassVar[str] = ".compressed.ply"
-    table: ClassVar[Mapping[str, Option]] = {}
-    options: ClassVar[Mapping[str, Any]] = {}
+
+    def _find(self) -> str:
+        return f"splat-transform {splat_transform_version(self.name)}"
+
+    def _from_ply(self, source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
+        splat_transform(source, target)
+
+    def _to_ply(self, source: Path, target: Path) -> None:
+        splat_transform(source, target)
 
     def _sections(self, data: bytes) -> dict[str, int]:
         return compressed_ply_sections(data)
 
 
-class Sog(_SplatTransformed):
+class Sog(CompressedPly):
     """PlayCanvas's SOG, written by splat-transform on the CPU: very slow (docs/peers.md).
 
     Splats in Morton order as the pixels of lossless WebP images: 16-bit positions after a logarithm, codebooks of 256
@@ -236,11 +202,10 @@ class Sog(_SplatTransformed):
 
     name: ClassVar[str] = "sog"
     suffix: ClassVar[str] = ".sog"
-    table: ClassVar[Mapping[str, Option]] = {"iterations": Option(10, 1, 1000)}
-    options: ClassVar[Mapping[str, Any]] = defaults(table)
+    options: ClassVar[Mapping[str, Option]] = {"iterations": Option(10, 1, 1000)}
 
-    def _arguments(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
-        return ("--gpu", "cpu", "--sh-iterations", str(parameters["iterations"]))
+    def _from_ply(self, source: Path, target: Path, parameters: Mapping[str, Any]) -> None:
+        splat_transform(source, target, "--gpu", "cpu", "--sh-iterations", str(parameters["iterations"]))
 
     def _sections(self, data: bytes) -> dict[str, int]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

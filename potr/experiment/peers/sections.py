@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The container of the peers that are written here: deflated sections behind one checksum.
-
-8 bytes magic, u16 version, u16 sections, u32 CRC-32 of everything behind it, u64 file size,
-then per section u64 raw size and u64 coded size, then the sections as zlib streams in the same order.
-Little-endian.
-"""
+"""The container of the peers that are written here: a .zip with a deflated file for each section."""
 
 from __future__ import annotations
 
+import io
 import struct
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,106 +16,91 @@ from numpy.typing import NDArray
 from potr.errors import BitstreamError
 from potr.reader import Reader
 
-VERSION = 1
-_HEADER = struct.Struct("<8sHHIQ")
-_ENTRY = struct.Struct("<QQ")
 SPLATS_BEYOND_BYTES = 64  # a file may hold that many splats more than it has bytes, so that tiny claims nothing huge
-MAX_SPLATS = (1 << 32) - 1
+_NO_DATE = (1980, 1, 1, 0, 0, 0)  # the same input gives the same bytes
+# What zipfile raises on damaged bytes; a name that is no UTF-8 is a ValueError.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """One stream, still deflated; ``offset`` is that of its first byte in the file."""
+    """One stream, still deflated."""
 
-    name: str
-    raw_size: int
-    coded: memoryview
-    offset: int
+    archive: zipfile.ZipFile
+    entry: zipfile.ZipInfo
 
     def decode(self, smallest: int, largest: int | None = None) -> bytes:
         """The raw bytes, of which there must be ``smallest`` to ``largest``, by default exactly ``smallest``.
 
         Raises:
-            BitstreamError: another size, or not one whole zlib stream.
+            BitstreamError: another size, or not one whole deflated stream whose checksum holds.
         """
         largest = smallest if largest is None else largest
-        if not smallest <= self.raw_size <= largest:
+        if not smallest <= self.entry.file_size <= largest:
             expected = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
-            raise self.error(f"expected a raw size of {expected} bytes, got {self.raw_size}")
-        inflater = zlib.decompressobj()
+            raise self.error(f"expected a raw size of {expected} bytes, got {self.entry.file_size}")
         try:
-            raw = inflater.decompress(self.coded, self.raw_size + 1)  # one more than it may be, so that excess shows
-        except zlib.error as error:
-            raise self.error(f"zlib: {error}") from None
-        if len(raw) != self.raw_size or not inflater.eof or inflater.unused_data:
-            raise self.error(f"expected one zlib stream of {self.raw_size} raw bytes, got {len(raw)} or another end")
+            raw = self.archive.read(self.entry)
+        except _DAMAGE as error:
+            raise self.error(f"not a whole stream: {error}") from None
+        if len(raw) != self.entry.file_size:
+            raise self.error(f"expected {self.entry.file_size} raw bytes, got {len(raw)}")
         return raw
 
     def array(self, dtype: str, *shape: int) -> NDArray[np.generic]:
         """An array that ``planes`` wrote, of a little-endian dtype such as "<u2"."""
-        kind = np.dtype(dtype)
-        raw = self.decode(int(np.prod(shape)) * kind.itemsize)
+        raw = self.decode(int(np.prod(shape)) * np.dtype(dtype).itemsize)
         return from_planes(raw, dtype, *shape)
 
     def reader(self, size: int) -> Reader:
         """A reader of the raw bytes."""
-        return Reader(self.decode(size), self.name, self.offset, raw=True)
+        return Reader(self.decode(size), self.entry.filename, self.entry.header_offset, raw=True)
 
     def error(self, reason: str) -> BitstreamError:
-        return BitstreamError(self.name, self.offset, reason)
+        return BitstreamError(self.entry.filename, self.entry.header_offset, reason)
 
 
-def pack(magic: bytes, sections: Mapping[str, bytes], num_splats: int) -> tuple[bytes, dict[str, int]]:
+def pack(sections: Mapping[str, bytes], num_splats: int) -> tuple[bytes, dict[str, int]]:
     """The file, and the coded bytes of every section.
 
     Sections are deflated at the highest effort, and only stored where the file would hold improbably many splats.
     """
-    for level in (9, 0):
-        coded = {name: zlib.compress(raw, level) for name, raw in sections.items()}
-        table = b"".join(_ENTRY.pack(len(sections[name]), len(payload)) for name, payload in coded.items())
-        rest = table + b"".join(coded.values())
-        size = _HEADER.size + len(rest)
-        if num_splats <= size + SPLATS_BEYOND_BYTES:
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, raw in sections.items():
+                archive.writestr(zipfile.ZipInfo(name, _NO_DATE), raw, method, compresslevel=9)
+        if num_splats <= len(file.getvalue()) + SPLATS_BEYOND_BYTES:
             break
-    checked = struct.pack("<Q", size) + rest
-    data = _HEADER.pack(magic, VERSION, len(coded), zlib.crc32(checked), size) + rest
-    return data, {name: len(payload) for name, payload in coded.items()}
+    return file.getvalue(), {entry.filename: entry.compress_size for entry in archive.infolist()}
 
 
-def unpack(magic: bytes, names: Sequence[str], data: bytes) -> dict[str, Section]:
-    """Check header, sizes and checksum.
+def unpack(names: Sequence[str], data: bytes) -> dict[str, Section]:
+    """The sections of a file.
 
     Raises:
-        BitstreamError: the bytes are not a whole and unchanged file of this codec.
+        BitstreamError: the bytes are not a .zip of exactly these sections.
     """
-    header = Reader(memoryview(data)[: _HEADER.size], "header", 0)
-    if bytes(header.bytes(len(magic))) != magic:
-        raise header.error(f"expected the magic bytes {magic!r}", 0)
-    version, count, checksum, size = header.u16(), header.u16(), header.u32(), header.u64()
-    if version != VERSION:
-        raise header.error(f"expected version {VERSION}, got {version}", 8)
-    if count != len(names):
-        raise header.error(f"expected {len(names)} sections, got {count}", 10)
-    if size != len(data):
-        raise header.error(f"expected a file of {size} bytes, got {len(data)}", 16)
-    if zlib.crc32(memoryview(data)[16:]) != checksum:
-        raise header.error("the checksum does not hold", 12)
-    start = _HEADER.size + _ENTRY.size * count
-    table = Reader(memoryview(data)[_HEADER.size : start], "table", _HEADER.size)
-    payload = Reader(memoryview(data)[start:], "payload", start)
-    sections = {}
-    for name in names:
-        raw_size, coded_size = table.u64(), table.u64()
-        offset = start + payload.position
-        sections[name] = Section(name, raw_size, payload.bytes(coded_size), offset)
-    payload.finish()
-    return sections
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except _DAMAGE as error:
+        raise BitstreamError("header", 0, f"not a .zip: {error}") from None
+    if archive.namelist() != list(names):
+        raise BitstreamError("header", 0, f"expected sections {', '.join(names)}, got {', '.join(archive.namelist())}")
+    for entry in archive.infolist():
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others inflate without bounds
+            raise BitstreamError(entry.filename, entry.header_offset, "expected a stored or a deflated stream")
+    return {entry.filename: Section(archive, entry) for entry in archive.infolist()}
 
 
-def check_num_splats(num_splats: int, data_size: int, error: BitstreamError) -> None:
-    """Raise the error if a file of this size cannot hold that many splats."""
-    if num_splats > data_size + SPLATS_BEYOND_BYTES:
-        raise error
+def read_num_splats(reader: Reader, file_size: int) -> int:
+    """The next u32; BitstreamError if a file of this size cannot hold that many splats."""
+    count = reader.u32()
+    if count > file_size + SPLATS_BEYOND_BYTES:
+        raise reader.error(f"expected no more splats than a file of {file_size} bytes holds, got {count}", 0)
+    return count
 
 
 def planes(array: NDArray[np.generic]) -> bytes:

@@ -1,37 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotations and covariances in other clothes: quaternions of matrices, Euler angles, ellipsoids of covariances."""
+"""Euler angles of quaternions and ellipsoids of covariances, and back."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from potr.model.rotation import normalize_quats
+from potr.model.rotation import matrices_to_quats, normalize_quats
 
 _POLE = 1 - 1e-9  # |sin(pitch)| above which roll and yaw are one angle
-
-
-def matrices_to_quats(matrices: Tensor) -> Tensor:
-    """[N, 4] unit wxyz quaternions of [N, 3, 3] rotation matrices.
-
-    The four squared components give four forms of the same quaternion; the one with the largest divisor is taken
-    (Shepperd 1978).
-    """
-    m = matrices
-    xx, yy, zz = m[:, 0, 0], m[:, 1, 1], m[:, 2, 2]
-    wx, wy, wz = m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]
-    xy, xz, yz = m[:, 0, 1] + m[:, 1, 0], m[:, 0, 2] + m[:, 2, 0], m[:, 1, 2] + m[:, 2, 1]
-    forms = torch.stack(
-        [
-            torch.stack([1 + xx + yy + zz, wx, wy, wz], 1),
-            torch.stack([wx, 1 + xx - yy - zz, xy, xz], 1),
-            torch.stack([wy, xy, 1 - xx + yy - zz, yz], 1),
-            torch.stack([wz, xz, yz, 1 - xx - yy + zz], 1),
-        ],
-        dim=1,
-    )
-    largest = forms.diagonal(dim1=1, dim2=2).argmax(1)
-    return normalize_quats(forms[torch.arange(len(m)), largest])
 
 
 def ellipsoids(covariances: Tensor) -> tuple[Tensor, Tensor]:

@@ -358,6 +358,8 @@ def _members(
             raise PotrError(f"{archive}: nothing is unpacked, it has a path that leads outside: '{info.filename}'")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise PotrError(f"{archive}: nothing is unpacked, it has a symbolic link: '{info.filename}'")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others inflate without bounds
+            raise PotrError(f"{archive}: nothing is unpacked, expected stored or deflated files: '{info.filename}'")
         if path.parts and not info.is_dir() and path.is_relative_to(inside):
             relative = path.relative_to(inside)
             if any(_matches(str(relative), want) for want in wanted):

@@ -146,7 +146,7 @@ def test_missing_programs_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.setenv("POTR_NODE", str(tmp_path))
     for name in WITH_NODE:
-        with pytest.raises(BackendUnavailable, match=r"python -m potr\.peers\.install"):
+        with pytest.raises(BackendUnavailable, match=r"python -m potr\.experiment\.peers\.install"):
             peer(name)
     monkeypatch.setattr(programs.importlib.metadata, "version", missing)
     with pytest.raises(BackendUnavailable, match=r"pip install .* -e '\.\[peers\]'"):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``codec=c3dgs`` and ``codec=mesongs``: round trips, what the options do, and bytes from strangers."""
 
-import importlib
+import io
 import re
 import struct
-import zlib
+import zipfile
 from dataclasses import fields, replace
 
 import pytest
@@ -47,13 +47,21 @@ def assert_equal(a: SplatModel, b: SplatModel) -> None:
 
 @EACH
 @pytest.mark.parametrize("sh_degree", [0, 1, 2, 3])
-def test_decoding_gives_the_encoders_own_reconstruction(name: str, sh_degree: int) -> None:
+def test_decoding_gives_the_encoders_own_reconstruction(
+    name: str, sh_degree: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, views = ball(sh_degree)
     codec = peer(name, QUICK)
-    quantized, _ = codec.quantize(model, views, codec.parameters(0.5), RASTERIZER)
+    quantized = []
+
+    def serialize(packed: object) -> tuple[bytes, dict[str, int]]:
+        quantized.append(packed)
+        return CODECS[name].serialize(packed)
+
+    monkeypatch.setattr(f"potr.experiment.peers.{name}.serialize", serialize)
     encoded = codec.encode(model, views, 0.5, RASTERIZER)
     decoded = codec.decode(encoded.data)
-    assert_equal(decoded, CODECS[name].dequantize(quantized))
+    assert_equal(decoded, CODECS[name].dequantize(quantized[0]))
     assert_equal(decoded, codec.decode(encoded.data))
     assert decoded.sh_degree == sh_degree
     check_model(decoded)
@@ -138,9 +146,9 @@ def test_options_are_checked(name: str) -> None:
 def test_conf_lists_every_option_with_its_default(name: str) -> None:
     text = (conf_folder() / "codec" / f"{name}.yaml").read_text()
     config = yaml.safe_load(text)
-    assert config == {"name": name, "options": dict(peer_class(name).options)}
+    table = peer_class(name).options
+    assert config == {"name": name, "options": {option: o.default for option, o in table.items()}}
     ranges = re.findall(r"\[(\S+), (\S+)\]\n  (\w+):", text)
-    table = importlib.import_module(f"potr.experiment.peers.{name}")._OPTIONS
     numbers = {option: o for option, o in table.items() if o.type is not bool}
     assert {option: (float(low), float(high)) for low, high, option in ranges} == {
         option: (o.low, o.high) for option, o in numbers.items()
@@ -192,17 +200,24 @@ def test_mesongs_keeps_splats_of_one_cell_apart() -> None:
 
 @EACH
 def test_damaged_bytes_are_bitstream_errors(name: str) -> None:
+    """Or they are bytes that say nothing about the model, such as a date in the container."""
     data = encode(name, *ball()).data
     codec = peer(name)
+    decoded = codec.decode(data)
     step = len(data) // 60
     for size in [*range(0, 40), *range(40, len(data), step)]:
         with pytest.raises(BitstreamError):
             codec.decode(data[:size])
-    for position in [*range(0, 40), *range(40, len(data), step)]:
+    refused = 0
+    positions = [*range(0, 40), *range(40, len(data), step)]
+    for position in positions:
         changed = bytearray(data)
         changed[position] ^= 0x10
-        with pytest.raises(BitstreamError):
-            codec.decode(bytes(changed))
+        try:
+            assert_equal(codec.decode(bytes(changed)), decoded)
+        except BitstreamError:
+            refused += 1
+    assert refused > len(positions) / 2
 
 
 @EACH
@@ -212,7 +227,7 @@ def test_forged_sections_are_errors_or_sound_models(name: str) -> None:
     data = encode(name, *ball()).data
     generator = torch.Generator().manual_seed(0)
     for section in module.SECTIONS:
-        raw = raw_sections(module, data)
+        raw = raw_sections(data)
         size = len(raw[section])
         noise = [bytes(torch.randint(256, (size,), generator=generator, dtype=torch.uint8).tolist()) for _ in range(5)]
         flips = []
@@ -225,30 +240,27 @@ def test_forged_sections_are_errors_or_sound_models(name: str) -> None:
             flips.append(bytes(changed))
         for other in (*noise, *flips, bytes(size), b"\xff" * size, raw[section][:-1], raw[section] + b"\0"):
             try:
-                check_model(codec.decode(repacked(module, {**raw, section: other})))
+                check_model(codec.decode(repacked({**raw, section: other})))
             except BitstreamError:
                 continue
 
 
 def test_a_file_cannot_claim_splats_that_it_does_not_hold() -> None:
-    for name, module in CODECS.items():
-        raw = raw_sections(module, encode(name, *ball()).data)
+    for name in CODECS:
+        raw = raw_sections(encode(name, *ball()).data)
         raw["model"] = struct.pack("<I", 1 << 31) + raw["model"][4:]
         with pytest.raises(BitstreamError, match="no more splats"):
-            peer(name).decode(repacked(module, raw))
+            peer(name).decode(repacked(raw))
 
 
-def raw_sections(module: object, data: bytes) -> dict[str, bytes]:
-    raw, position = {}, 24 + 16 * len(module.SECTIONS)
-    for i, section in enumerate(module.SECTIONS):
-        coded = struct.unpack_from("<QQ", data, 24 + 16 * i)[1]
-        raw[section] = zlib.decompress(data[position : position + coded])
-        position += coded
-    return raw
+def raw_sections(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
-def repacked(module: object, raw: dict[str, bytes]) -> bytes:
-    coded = {section: zlib.compress(r) for section, r in raw.items()}
-    rest = b"".join(struct.pack("<QQ", len(raw[s]), len(c)) for s, c in coded.items()) + b"".join(coded.values())
-    checked = struct.pack("<Q", 24 + len(rest)) + rest
-    return struct.pack("<8sHHI", module.MAGIC, 1, len(raw), zlib.crc32(checked)) + checked
+def repacked(raw: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in raw.items():
+            archive.writestr(name, content)
+    return file.getvalue()

@@ -5,8 +5,8 @@ import math
 
 import torch
 
-from potr.experiment.peers.shapes import ellipsoids, euler_to_quats, matrices_to_quats, quats_to_euler
-from potr.model.rotation import normalize_quats, quats_to_matrices
+from potr.experiment.peers.shapes import ellipsoids, euler_to_quats, quats_to_euler
+from potr.model.rotation import matrices_to_quats, normalize_quats, quats_to_matrices
 
 
 def some_quats() -> torch.Tensor:

@@ -38,7 +38,7 @@ def archive_of(folder: Path, files: dict[str, bytes], compression: int = zipfile
     path = folder / "scenes.zip"
     with zipfile.ZipFile(path, "w", compression) as zipped:
         for name, content in files.items():
-            zipped.writestr(zipfile.ZipInfo(name), content)
+            zipped.writestr(zipfile.ZipInfo(name), content, compression)
     return path
 
 
@@ -151,6 +151,14 @@ def test_the_disk_is_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(PotrError, match=r"unpacking garden needs 3\.0 MB, 102\.0 MB are free"):
         unpack(archive_of(tmp_path, FILES), "garden", tmp_path / "data" / "garden", WANTED)
     assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_inflate_without_bounds_are_refused(tmp_path: Path, method: int) -> None:
+    archive = archive_of(tmp_path, {"garden/bomb": bytes(1_000_000)}, method)
+    with pytest.raises(PotrError, match="expected stored or deflated files: 'garden/bomb'"):
+        unpack(archive, "garden", tmp_path / "data" / "garden")
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_member_that_holds_more_than_it_says_is_damage(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 
 import torch
 
-from potr.experiment.peers.vector_quantize import KMeans, nearest, vector_quantize, weighted_means
+from potr.experiment.peers.kmeans import KMeans, nearest, vector_quantize, weighted_means
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -18,13 +18,13 @@ def test_nearest_is_the_nearest() -> None:
 def test_nearest_in_parts_is_the_same(monkeypatch) -> None:
     vectors, codebook = normal(101, 5), normal(7, 5, seed=1)
     whole = nearest(vectors, codebook)
-    monkeypatch.setattr("potr.experiment.peers.vector_quantize._DISTANCES_AT_ONCE", 7 * 10)
+    monkeypatch.setattr("potr.experiment.peers.kmeans._DISTANCES_AT_ONCE", 7 * 10)
     assert torch.equal(nearest(vectors, codebook), whole)
     assert len(nearest(vectors[:0], codebook)) == 0
 
 
 def test_weighted_means_by_loop(monkeypatch) -> None:
-    monkeypatch.setattr("potr.experiment.peers.vector_quantize._VECTORS_AT_ONCE", 7)
+    monkeypatch.setattr("potr.experiment.peers.kmeans._VECTORS_AT_ONCE", 7)
     vectors, weights, indices = normal(30, 4), torch.rand(30).double(), torch.arange(30) % 5
     codebook = normal(6, 4, seed=2)
     means, found = weighted_means(vectors, weights, indices, codebook)
