@@ -267,16 +267,16 @@ class RemoteFile(io.RawIOBase):
 
     def _range(self, start: int, size: int) -> bytes:
         """``size`` bytes from ``start`` on."""
-        for wait in (*WAITS, None):
+        waits = iter(WAITS)
+        while True:
             try:
                 return self._attempt(start, size)
             except requests.RequestException as error:
-                answer = 503 if error.response is None else error.response.status_code
+                wait, answer = next(waits, None), 503 if error.response is None else error.response.status_code
                 if wait is None or answer not in _WORTH_RETRYING or isinstance(error, ValueError):  # no address
                     raise PotrError(f"{self.url}: {error}") from None
                 log.warning("%s: %s; trying again", self.url, error)
                 time.sleep(wait)
-        raise AssertionError
 
     def _attempt(self, start: int, size: int) -> bytes:
         asked = {"Range": f"bytes={start}-{start + size - 1}"}
