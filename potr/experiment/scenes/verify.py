@@ -41,7 +41,7 @@ def verify(scene: SuiteScene, place: Place, *, quick: bool = False, progress: Pr
         scene: what is expected.
         place: where its parts lie; a part that is None is not looked at.
         quick: read headers only; else every photograph is decoded and every value of the model checked.
-        progress: told of the photographs read.
+        progress: called after each photograph with the number read and the total.
     """
     checks: list[Check] = []
     if place.folder is not None:
