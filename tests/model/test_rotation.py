@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor
 
-from potr.model.rotation import canonical_axes, multiply_quats, quats_to_matrices
+from potr.model.rotation import canonical_axes, matrices_to_quats, multiply_quats, quats_to_matrices
 
 
 def covariance(quats: Tensor, log_scales: Tensor) -> Tensor:
@@ -18,6 +18,17 @@ def test_product_of_quaternions_is_product_of_matrices() -> None:
     a, b = random_quats(40).chunk(2)
     expected = quats_to_matrices(a) @ quats_to_matrices(b)
     torch.testing.assert_close(quats_to_matrices(multiply_quats(a, b)), expected)
+
+
+def test_matrices_to_quats_is_the_inverse_also_where_components_are_zero() -> None:
+    half = 0.5**0.5
+    special = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [half, 0, half, 0], [0, half, 0, -half]]
+    some = [[half, -half, 0, 0], [0.5, 0.5, 0.5, 0.5], [0, 0, half, half], [1e-9, 1, 0, 0]]
+    quats = torch.cat([random_quats(200), torch.tensor([*special, *some], dtype=torch.float64)])
+    units = quats / quats.norm(dim=1, keepdim=True)
+    found = matrices_to_quats(quats_to_matrices(quats).reshape(30, 7, 3, 3)).reshape(-1, 4)
+    sign = (found * units).sum(1, keepdim=True).sign()
+    torch.testing.assert_close(found * sign, units, atol=1e-12, rtol=0)
 
 
 def test_canonical_axes_keep_the_ellipsoid_and_shrink_the_rotation() -> None:
