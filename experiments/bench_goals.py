@@ -16,7 +16,7 @@ import torch
 
 from experiments.gpu_timing import peak_bytes, reset_peak, seconds_of
 from experiments.scene_like import photographed, ring_cameras, scene_like
-from potr.encoder.prune import final_cap, select_removals
+from potr.encoder.prune import select_removals
 from potr.encoder.quality import config_for
 from potr.errors import PotrError
 from potr.model.cameras import BLACK, View
@@ -70,7 +70,7 @@ def pruning_pass(model: SplatModel, views: Sequence[View], rasterizer: Rasterize
 
     def one_pass() -> None:
         costs = rasterizer.removal_cost(model, views)
-        cap = final_cap(config, costs.sse / costs.samples, model.num_splats)
+        cap = config.final_cap(costs.sse / costs.samples, model.num_splats)
         removed, _ = select_removals(costs, config, cap=cap, share=config.max_share, target=None)
         model.select(~removed)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from potr.encoder.encode import Encoded, StageReport, encode
     from potr.encoder.placed_views import PlacedViews, config_for_renders, views_around, without_invisible
     from potr.encoder.quality import config_for
-    from potr.encoder.target import Target
-    from potr.encoder.targeted import Targeted, encode_to_target
+    from potr.encoder.resume import Resume
+    from potr.encoder.target import Target, Targeted, encode_to_target
     from potr.errors import (
         BackendUnavailable,
         BitstreamError,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from potr.model.cameras import Camera, View
     from potr.model.scene import Scene
     from potr.model.splats import SplatModel
+    from potr.progress import Progress
     from potr.render.base import ColorStatistics, Rasterizer, RemovalCost
     from potr.render.select import select as select_rasterizer
 
@@ -43,7 +44,7 @@ __all__ = [
     # files
     "load_ply", "save_ply", "load_scene",
     # codec
-    "encode", "encode_to_target", "decode", "config_for", "Target", "Targeted",
+    "encode", "encode_to_target", "decode", "config_for", "Target", "Targeted", "Resume", "Progress",
     "views_around", "PlacedViews", "config_for_renders", "without_invisible",
     "CodecConfig", "PruneConfig", "CompactConfig", "QuantizeConfig", "Encoded", "StageReport",
     # rendering
@@ -66,7 +67,8 @@ _HOMES = {
     "potr.encoder.encode": ("Encoded", "StageReport", "encode"),
     "potr.encoder.placed_views": ("PlacedViews", "config_for_renders", "views_around", "without_invisible"),
     "potr.encoder.quality": ("config_for",),
-    "potr.encoder.target": ("Target",),
+    "potr.encoder.resume": ("Resume",),
+    "potr.encoder.target": ("Target", "Targeted", "encode_to_target"),
     "potr.errors": (
         "BackendUnavailable",
         "BitstreamError",
@@ -76,12 +78,12 @@ _HOMES = {
         "SceneError",
         "TargetError",
     ),
-    "potr.encoder.targeted": ("Targeted", "encode_to_target"),
     "potr.io.folder": ("load_scene",),
     "potr.io.ply": ("load_ply", "save_ply"),
     "potr.render.base": ("ColorStatistics", "Rasterizer", "RemovalCost"),
     "potr.model.scene": ("Scene",),
     "potr.model.splats": ("SplatModel",),
+    "potr.progress": ("Progress",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -51,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _encode(args: argparse.Namespace) -> str:
-    from potr.encoder.overrides import parse_overrides
-    from potr.encoder.targeted import mean_psnr
+    from potr.encoder.quality import parse_overrides
+    from potr.encoder.resume import Resume
+    from potr.encoder.target import mean_psnr
     from potr.evaluate.measure import evaluate, evenly_spaced
     from potr.experiment.compare import refuse_potr
     from potr.files import refuse_existing, write_atomic
@@ -69,16 +70,20 @@ def _encode(args: argparse.Namespace) -> str:
         return adapted(potr.config_for(quality, args.codec, given))
 
     quality, found = args.quality or _QUALITY, None
-    files = {"checkpoint": _checkpoint(args.output), "progress": args.progress}
+    resume = Resume(_resume_folder(args.output))
+    how: dict[str, Any] = {"rasterizer": rasterizer, "resume": resume, "progress": args.progress}
     if target is None:
         config = config_at(quality)
-        encoded = potr.encode(scene.model, scene.train_views, config=config, rasterizer=rasterizer, **files)
+        encoded = potr.encode(scene.model, scene.train_views, config=config, **how)
     else:
-        found = potr.encode_to_target(
-            scene.model, scene.train_views, target, config_at=config_at, rasterizer=rasterizer, **files
-        )
+        try:
+            found = potr.encode_to_target(scene.model, scene.train_views, target, config_at=config_at, **how)
+        except potr.TargetError:
+            resume.clear()  # the search has come to its end
+            raise
         quality, encoded = found.quality, found.encoded
     write_atomic(args.output, encoded.data, overwrite=args.overwrite)
+    resume.clear()
     report: dict[str, Any] = {
         "output": str(args.output),
         "bytes": len(encoded.data),
@@ -94,7 +99,7 @@ def _encode(args: argparse.Namespace) -> str:
     alone, to_a_loss = args.scene is None, found is not None and found.train_psnr is not None
     before, decoded = (model.to(rasterizer.device) for model in (scene.model, potr.decode(encoded.data)))
     if scene.test_views and (alone or to_a_loss):
-        after = evaluate(decoded, scene.test_views, rasterizer, progress=args.progress)
+        after = evaluate(decoded, scene.test_views, rasterizer, progress=args.progress.stage("evaluate"))
         report["judged"] = {"views": len(after.views), "psnr_after": after.psnr, "ssim_after": after.ssim}
         if not alone:
             report["judged"]["psnr_before"] = evaluate(before, scene.test_views, rasterizer).psnr
@@ -235,14 +240,14 @@ def _target(args: argparse.Namespace) -> potr.Target | None:
     return potr.Target(**given) if given else None
 
 
-def _checkpoint(output: Path) -> Path:
-    return output.with_name(output.name + ".checkpoint")
+def _resume_folder(output: Path) -> Path:
+    return output.with_name(output.name + ".resume")
 
 
 def _resumable(args: argparse.Namespace) -> str:
-    if args.name != "encode" or not _checkpoint(args.output).exists():
+    if args.name != "encode" or not _resume_folder(args.output).exists():
         return ""
-    return f"; the same command goes on from the last pruning pass ({_checkpoint(args.output)})"
+    return f"; the same command goes on from the last pruning pass ({_resume_folder(args.output)})"
 
 
 def _json(value: object) -> str:

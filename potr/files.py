@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from potr.errors import PotrError
+
+LEFT_FREE = 2 << 30  # bytes of a disk that are not a cache's to fill
 
 
 def write_atomic(path: Path | str, data: bytes | Callable[[BinaryIO], object], *, overwrite: bool = False) -> None:
@@ -41,6 +44,19 @@ def write_atomic(path: Path | str, data: bytes | Callable[[BinaryIO], object], *
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
+    except OSError as error:
+        raise PotrError(f"{path}: cannot write: {error.strerror or error}") from error
+
+
+def has_room(path: Path, size: int) -> bool:
+    """Whether a disk has room for a file that could be made again: 2 GiB are left to others.
+
+    Raises:
+        PotrError: the file's folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return shutil.disk_usage(path.parent).free - size >= LEFT_FREE
     except OSError as error:
         raise PotrError(f"{path}: cannot write: {error.strerror or error}") from error
 

@@ -13,7 +13,7 @@ import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from potr import screen
-from potr.encoder.overrides import refuse_options, unknown
+from potr.encoder.quality import refuse_options, unknown
 from potr.errors import ConfigError, PotrError, SceneError
 from potr.experiment import pipeline, ranks, schema, summary
 from potr.experiment.result import read_result

@@ -51,7 +51,7 @@ def screen(verbosity: int = 0, prefix: str = "") -> Iterator[Progress]:
     log.addHandler(handler)
     try:
         with _bars(console) if barred and verbosity >= 0 else nullcontext() as bars:
-            _open.append(LogProgress() if bars is None else TerminalProgress(bars))
+            _open.append(Progress(LogProgress() if bars is None else TerminalProgress(bars)))
             yield _open[-1]
     finally:
         _open.clear()

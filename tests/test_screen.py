@@ -49,8 +49,8 @@ def test_without_a_terminal_quick_stages_say_nothing(caplog: pytest.LogCaptureFi
 
 
 def test_on_a_terminal_a_stage_is_a_bar_with_count_rate_and_time_left() -> None:
-    screen = io.StringIO()
-    with screen._bars(Console(file=screen, force_terminal=True, width=100)) as bars:
+    shown = io.StringIO()
+    with screen._bars(Console(file=shown, force_terminal=True, width=100)) as bars:
         progress = screen.TerminalProgress(bars)
         progress("compact", 0, 40)
         progress("compact", 10, 40)
@@ -58,8 +58,8 @@ def test_on_a_terminal_a_stage_is_a_bar_with_count_rate_and_time_left() -> None:
         assert [task.description for task in bars.tasks] == ["compact"]
         progress("compact", 40, 40)
         assert not bars.tasks
-    assert "compact" in screen.getvalue()
-    assert "10/40" in screen.getvalue()
+    assert "compact" in shown.getvalue()
+    assert "10/40" in shown.getvalue()
 
 
 def test_the_screen_logs_to_stderr_and_leaves_logging_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:

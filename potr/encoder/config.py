@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
 from potr.errors import ConfigError
 from potr.format.coder import Entropy
+
+NOISE_MSE = (1 / 255) ** 2 / 12  # of 8-bit photographs: no model can be meant to be closer to them
 
 
 class Criterion(Enum):
@@ -79,6 +81,12 @@ class PruneConfig(_Checked):
         if self.target_splats is not None and self.target_share is not None:
             raise ConfigError("PruneConfig: give target_splats or target_share, not both")
 
+    def final_cap(self, mse: float, num_splats: int) -> float:
+        """Rise of the MSE that a removal may cost in the end: as given, or relative to a model's MSE and splats."""
+        if self.cap is not None:
+            return self.cap
+        return self.relative_cap * max(mse, NOISE_MSE) / max(num_splats, 1)
+
 
 @dataclass(frozen=True)
 class CompactConfig(_Checked):
@@ -145,3 +153,11 @@ class CodecConfig:
     prune: PruneConfig
     compact: CompactConfig
     quantize: QuantizeConfig
+
+    def for_splats(self, num_splats: int) -> CodecConfig:
+        """The parameters for a model of so many splats: a share to keep becomes a number."""
+        share = self.prune.target_share
+        if share is None:
+            return self
+        prune = replace(self.prune, target_splats=max(1, round(share * num_splats)), target_share=None)
+        return replace(self, prune=prune)

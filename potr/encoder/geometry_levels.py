@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,18 +13,20 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from potr.encoder.chunks import CHUNK, map_chunks
-from potr.encoder.quantize import MAX_SCALE_INDEX
 from potr.format.quantized import QuantizedModel
+from potr.model.cameras import View
 from potr.model.rotation import quats_to_matrices
 from potr.model.splats import SplatModel
-from potr.render.base import GEOMETRY_PARAMETERS
+from potr.progress import SILENT, Progress
+from potr.render.base import GEOMETRY_PARAMETERS, Rasterizer
 
 # Added to A's diagonal, as a share of A_00 and absolutely: a splat that few views see has directions without any
 # curvature, and the ridge keeps its levels from going anywhere at all for a fraction of a bit.
 RELATIVE_RIDGE = 1e-4
 ABSOLUTE_RIDGE = 1e-4
 _LONGEST = 0.98  # of x^2 + y^2 + z^2 in a chosen rotation: far enough below 1 for any rounding
-_CHUNK = CHUNK  # splats at once: some 40 MB
+MAX_SCALE_INDEX = (1 << 16) - 1
+_CPU_CHUNK, _GPU_CHUNK = CHUNK, 1 << 18  # splats at once: some 40 MB; on a GPU so many that it is busy, some 600 MB
 _MAX_TABLE = 1 << 22  # entries of one rate table
 _REACH = 4  # levels beyond those in use that a table has room for
 _STRAINS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # xx, yy, zz, xy, xz, yz
@@ -33,6 +35,25 @@ _TURNED = {4: (2, 3), 5: (1, 3), 6: (1, 2)}  # the scales of the axes that a rot
 
 
 def choose_levels(
+    quantized: QuantizedModel, model: SplatModel, views: Sequence[View], rasterizer: Rasterizer, price: float,
+    progress: Progress = SILENT,
+) -> QuantizedModel:  # fmt: skip
+    """The geometry's integers, chosen by rate and distortion over the training views.
+
+    Args:
+        quantized: N splats, their geometry rounded.
+        model: the same splats unquantised, in the same order.
+        views: the training views.
+        rasterizer: a backend.
+        price: rise of the MSE per bit.
+        progress: called after each view.
+    """
+    found = rasterizer.geometry_statistics(model, views, progress=progress.stage("geometry statistics"))
+    with progress.step("choice of geometry's levels"):
+        return best_levels(quantized, model, found.hessian, found.gradient, price * found.samples)
+
+
+def best_levels(
     quantized: QuantizedModel, model: SplatModel, hessian: Tensor, gradient: Tensor, price: float, sweeps: int = 3
 ) -> QuantizedModel:
     """The geometry's integers, chosen by rate and distortion.
@@ -63,6 +84,7 @@ def choose_levels(
     columns = [quantized.opacity[None], quantized.log_scales.T, quantized.rotation.T]
     levels = torch.from_numpy(np.concatenate([c.astype(np.int32) for c in columns])).to(hessian.device)
     log_opacity = logsigmoid(torch.from_numpy(quantized.opacity_table.astype(np.float64))).to(hessian.device)
+    chunk = _CPU_CHUNK if hessian.device.type == "cpu" else _GPU_CHUNK
     for _ in range(sweeps):
         rates = [_rate(levels, column, len(log_opacity)) for column in range(7)]
 
@@ -72,7 +94,7 @@ def choose_levels(
             # Of a splat that no view sees nothing is known to be free.
             levels[:, part] = torch.where(hessian[part, 0] > 0, swept, levels[:, part])
 
-        map_chunks(sweep, quantized.num_splats, hessian.device, size=_CHUNK)
+        map_chunks(sweep, quantized.num_splats, hessian.device, size=chunk)
     chosen = levels.cpu().numpy()
     return replace(
         quantized,

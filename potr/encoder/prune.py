@@ -4,24 +4,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from potr.encoder.config import Criterion, PruneConfig
 from potr.encoder.refit import refit_rounds
+from potr.encoder.resume import Entry
 from potr.model.cameras import View
 from potr.model.splats import SplatModel
-from potr.progress import Progress, silent
+from potr.progress import SILENT, Progress
 from potr.render.base import Rasterizer, RemovalCost
 
 log = logging.getLogger(__name__)
 
 GROWTH = 1.5  # of a pass's share limit after a pass that kept to its budget
-NOISE_MSE = (1 / 255) ** 2 / 12  # of 8-bit photographs: no model can be meant to be closer to them
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class PassReport:
         mse: before the pass.
         predicted_mse_change: sum of the removed splats' own changes, as if they did not interact.
         budget: sum of what the removed splats were charged with.
-        real_mse_change: measured; None until the next pass, or the check after the last one, has seen the result.
+        real_mse_change: measured; None where nobody has looked at the result.
         undone: the pass cost more than it may and was taken back.
         share_limit, share_used: of the splats, that the pass was allowed to remove, and that it removed.
     """
@@ -52,174 +51,141 @@ class PassReport:
     real_mse_change: float | None = None
     undone: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PruneState:
-    """Where a pruning phase stands: what a checkpoint holds.
+    """Where pruning stands; an interrupted encode goes on from it.
 
     Attributes:
-        kept: [M] int64 indices, ascending, of the phase's input model's splats still there, on the model's device.
-        before: [L] int64 what was there before the last pass, for taking it back.
+        model: what is left, after its refits.
+        previous: what the last pass began with, while that pass may still be taken back; else None.
         passes: reports of the passes done.
         share_limit: for the next pass.
         cap: rise of the MSE that a removal may cost in the end; None before the first pass. With a target, the most
             that a removed splat was charged with so far, None while nothing was.
         finished: nothing is left to do.
-        refitted: what is there, after its refits; None where there were none.
     """
 
-    kept: Tensor
-    before: Tensor
+    model: SplatModel
+    previous: SplatModel | None
     passes: tuple[PassReport, ...]
     share_limit: float
     cap: float | None = None
     finished: bool = False
-    refitted: SplatModel | None = None
-
-    def survivors(self, model: SplatModel) -> SplatModel:
-        """What is there of the phase's input model."""
-        if self.refitted is not None:
-            return self.refitted
-        return model if len(self.kept) == model.num_splats else model.select(self.kept)
 
 
-def start(model: SplatModel, config: PruneConfig, cap: float | None = None) -> PruneState:
-    """The state before the first pass; ``cap`` where it is already known."""
-    everything = torch.arange(model.num_splats, device=model.device)
-    return PruneState(everything, everything, (), config.max_share, cap)
+@dataclass(frozen=True)
+class Schedule:
+    """The passes of one pruning.
+
+    Attributes:
+        name: for reports and progress.
+        caps: of each pass, as a share of the final one.
+        refits: rounds of refitting after each pass.
+        cap: the final one, where it is known already.
+    """
+
+    name: str
+    caps: tuple[float, ...]
+    refits: tuple[int, ...]
+    cap: float | None = None
 
 
-def final_cap(config: PruneConfig, mse: float, num_splats: int) -> float:
-    """The cap on the rise of the MSE per removal: as given, or relative to the input model's MSE and splats."""
-    if config.cap is not None:
-        return config.cap
-    return config.relative_cap * max(mse, NOISE_MSE) / max(num_splats, 1)
+def early_schedule(config: PruneConfig) -> Schedule:
+    """Before compaction: the cap rises geometrically to the final one, and what is left is refitted."""
+    n = config.early_passes
+    caps = tuple(float(config.first_cap ** (1 - i / (n - 1))) if n > 1 else 1.0 for i in range(n))
+    refits = tuple(config.refit_rounds + (config.final_refit_rounds if i + 1 == n else 0) for i in range(n))
+    return Schedule("early", caps, refits)
+
+
+def late_schedule(config: PruneConfig, cap: float) -> Schedule:
+    """After compaction: at the final cap throughout."""
+    return Schedule("late", (1.0,) * config.late_passes, (0,) * config.late_passes, cap)
 
 
 def prune(
-    model: SplatModel,
-    views: Sequence[View],
-    rasterizer: Rasterizer,
-    config: PruneConfig,
-    phase: str,
-    *,
-    state: PruneState | None = None,
-    on_pass: Callable[[PruneState], None] = lambda state: None,
-    progress: Progress = silent,
-) -> PruneState:
-    """Remove splats in passes until the phase's passes are done or nothing costs little enough.
+    model: SplatModel, views: Sequence[View], rasterizer: Rasterizer, config: PruneConfig, schedule: Schedule,
+    *, state: Entry[PruneState] | None = None, costs: Entry[RemovalCost] | None = None, progress: Progress = SILENT,
+) -> PruneState:  # fmt: skip
+    """Remove splats in passes until the schedule is done or nothing costs little enough.
 
     A pass taken back is tried again with half its splats and does not count, up to twice the number of passes in all.
 
     Args:
-        model: what the phase starts from.
+        model: what pruning starts from.
         views: the training views.
         rasterizer: answers what removals cost.
-        config: caps, shares, targets.
-        phase: "early" (the cap rises) or "late" (it is the final one throughout).
-        state: where to go on from; the phase's start by default.
-        on_pass: told the state after every pass and check (to store it).
-        progress: told of every view of every pass.
+        config: caps, shares, a target as a number of splats.
+        schedule: the passes.
+        state: where to go on from, and where every new state is kept.
+        costs: of ``model``, where they are known, and where they are kept.
+        progress: called after each view of each pass.
 
     Returns:
-        The final state; ``state.survivors(model)`` is the pruned model.
+        The final state; its ``model`` is the pruned one.
     """
-    passes = _passes(config, phase)
-    state = state or start(model, config)
-    state = _on_device(state, model.device)
-    config = absolute_target(config, model.num_splats)
-    costs: RemovalCost | None = None  # of the splats at hand, where known
-    last_costs: RemovalCost | None = None  # of those before the last pass
+    passes, state, costs = len(schedule.caps), state or Entry(PruneState), costs or Entry(RemovalCost)
+    found = state.load()
+    if found is not None:
+        log.info("%s", _stands(found, schedule, state.finished))
+    now = found or PruneState(model, None, (), config.max_share, schedule.cap)
+    known: RemovalCost | None = None  # costs of now.model
+    earlier: RemovalCost | None = None  # costs of now.previous
     while True:
-        number = sum(not report.undone for report in state.passes)  # a pass taken back is tried again, smaller
-        done = state.finished or number >= passes or len(state.passes) >= 2 * passes
-        if done and not _last_pass_unchecked(state, config):
-            return state
-        label = f"{phase} pruning check" if done else f"{phase} pruning pass {number + 1}/{passes}"
-
-        def report(_: str, view: int, total: int, /, label: str = label) -> None:
-            progress(label, view, total)
-
-        costs = costs or rasterizer.removal_cost(state.survivors(model), views, progress=report)
-        mse = costs.sse / costs.samples
-        unchecked = bool(state.passes) and state.passes[-1].real_mse_change is None
-        state = _check_last_pass(state, mse, config)
-        if done or (unchecked and state.passes[-1].undone):
-            costs, last_costs = last_costs if state.passes[-1].undone else None, None
-            on_pass(state)
+        number = sum(not report.undone for report in now.passes)  # a pass taken back is tried again, smaller
+        done = now.finished or number >= passes or len(now.passes) >= 2 * passes
+        if done and not _may_be_undone(now, config):
+            return now if state.finished else state.save(_closed(now))
+        name = f"{schedule.name} pruning " + ("check" if done else f"pass {number + 1}/{passes}")
+        if known is None and not now.passes:
+            known = costs.load()
+        if known is None:
+            known = rasterizer.removal_cost(now.model, views, progress=progress.stage(name))
+            if not now.passes:
+                costs.save(known)
+        mse = known.sse / known.samples
+        was_open = now.previous is not None and now.passes[-1].real_mse_change is None
+        now = _checked(now, mse, config)
+        if done or (was_open and now.passes[-1].undone):
+            known, earlier = earlier if now.passes[-1].undone else None, None
+            state.save(now, finished=False)
             continue
-        known_cap = state.cap
-        cap = final_cap(config, mse, len(state.kept)) if known_cap is None else known_cap
+        known_cap = now.cap
+        cap = config.final_cap(mse, now.model.num_splats) if known_cap is None else known_cap
+        target = _pass_target(now.model.num_splats, config.target_splats, passes - number)
         removed, charged = select_removals(
-            costs, config, cap=cap * _rise(config, phase, number, passes), share=state.share_limit,
-            target=_pass_target(len(state.kept), config.target_splats, passes - number),
-        )  # fmt: skip
-        state = _after_removal(replace(state, cap=cap), phase, costs, removed, charged, mse)
+            known, config, cap=cap * schedule.caps[number], share=now.share_limit, target=target
+        )
+        now = _after_removal(replace(now, cap=cap), schedule.name, known, removed, charged, mse)
         if config.target_splats is not None:
-            state = replace(state, cap=max(known_cap or 0.0, state.passes[-1].cap) or None)
-        if not removed.any() and (config.target_splats is not None or number + 1 == passes or phase == "late"):
-            state = replace(state, finished=True)
-        last_costs, costs = costs, None
-        log.info("%s", describe(state.passes[-1], number + 1, passes))
-        rounds = _refits(config, phase, number, passes)
-        if rounds and removed.any():
-            state = _refitted(model, views, rasterizer, config, state, removed, rounds, progress)
-            costs = last_costs if state.passes[-1].undone else None
-        on_pass(state)
-
-
-def stands(state: PruneState, config: PruneConfig, phase: str) -> str:
-    """Where a phase that was interrupted goes on, in words."""
-    number, passes = sum(not report.undone for report in state.passes), _passes(config, phase)
-    ended = state.finished or number >= passes or len(state.passes) >= 2 * passes
-    return f"after {phase} pruning" if ended else f"after pass {number} of {passes} of {phase} pruning"
-
-
-def _passes(config: PruneConfig, phase: str) -> int:
-    return config.early_passes if phase == "early" else config.late_passes
-
-
-def _refits(config: PruneConfig, phase: str, number: int, passes: int) -> int:
-    """Rounds of refitting after a pass."""
-    if phase == "late":
-        return 0
-    return config.refit_rounds + (config.final_refit_rounds if number + 1 == passes else 0)
+            dearest = max(known_cap or 0.0, now.passes[-1].cap)
+            now = replace(now, cap=dearest or schedule.cap)
+        if not removed.any() and (config.target_splats is not None or schedule.caps[number] == schedule.caps[-1]):
+            now = replace(now, finished=True)
+        earlier, known = known, None
+        log.info("%s", describe(now.passes[-1], number + 1, passes))
+        if schedule.refits[number] and removed.any():
+            now = _refitted(now, views, rasterizer, config, schedule.refits[number], progress)
+            known = earlier if now.passes[-1].undone else None
+        state.save(now, finished=False)
 
 
 def _refitted(
-    model: SplatModel, views: Sequence[View], rasterizer: Rasterizer, config: PruneConfig, state: PruneState,
-    removed: Tensor, rounds: int, progress: Progress,
+    state: PruneState, views: Sequence[View], rasterizer: Rasterizer, config: PruneConfig, rounds: int,
+    progress: Progress,
 ) -> PruneState:  # fmt: skip
-    """The pass checked, for the first statistics tell its real cost, and what it left refitted if it stands."""
+    """The last pass checked, for the first statistics tell its real cost, and what it left refitted if it stands."""
     checked = state
 
-    def accept(mse: float) -> bool:
+    def stands(mse: float) -> bool:
         nonlocal checked
-        checked = _check_last_pass(state, mse, config)
+        checked = _checked(state, mse, config)
         return not checked.passes[-1].undone
 
-    def report(stage: str, done: int, total: int, /) -> None:
-        progress(f"refit after pass {len(state.passes)}, {stage}", done, total)
-
-    left = state.refitted.select(~removed) if state.refitted is not None else state.survivors(model)
-    left = refit_rounds(left, views, rasterizer, rounds, on_mse=accept, progress=report)
-    return checked if checked.passes[-1].undone else replace(checked, refitted=left)
-
-
-def _on_device(state: PruneState, device: torch.device) -> PruneState:
-    refitted = state.refitted.to(device) if state.refitted is not None else None
-    return replace(state, kept=state.kept.to(device), before=state.before.to(device), refitted=refitted)
-
-
-def absolute_target(config: PruneConfig, num_splats: int) -> PruneConfig:
-    """The configuration with a target share turned into a number of splats."""
-    if config.target_share is None:
-        return config
-    return replace(config, target_splats=max(1, round(config.target_share * num_splats)), target_share=None)
+    label = progress.stage(f"refit after pass {len(state.passes)}")
+    model = refit_rounds(state.model, views, rasterizer, rounds, on_mse=stands, progress=label)
+    return checked if checked.passes[-1].undone else replace(checked, model=model)
 
 
 def _pass_target(num_splats: int, target: int | None, passes_left: int) -> int | None:
@@ -230,13 +196,6 @@ def _pass_target(num_splats: int, target: int | None, passes_left: int) -> int |
         return num_splats
     share: float = (target / num_splats) ** (1 / passes_left)
     return max(target, round(num_splats * share))
-
-
-def _rise(config: PruneConfig, phase: str, number: int, passes: int) -> float:
-    """The pass's cap as a share of the final one: rises geometrically over the early passes."""
-    if phase == "late" or passes < 2:
-        return 1.0
-    return float(config.first_cap ** (1 - number / (passes - 1)))
 
 
 def charge(costs: RemovalCost, criterion: Criterion) -> Tensor:
@@ -300,45 +259,49 @@ def _after_removal(
         share_limit=state.share_limit,
         share_used=float(seen.sum()) / max(1, len(removed)),
     )
-    return replace(state, kept=state.kept[~removed], before=state.kept, passes=(*state.passes, report))
+    left = state.model.select(~removed) if removed.any() else state.model
+    return replace(state, model=left, previous=state.model, passes=(*state.passes, report))
 
 
-def _check_last_pass(state: PruneState, mse: float, config: PruneConfig) -> PruneState:
+def _checked(state: PruneState, mse: float, config: PruneConfig) -> PruneState:
     """Enters the last pass's real change of the MSE, and sizes the next step by it.
 
     Over ``tolerance`` times its budget the next step is halved. Where in addition its removals cost more than the cap
     on average, they interacted so much that the pass is taken back: splats that are each free to remove are not always
     free together. With a target there is no cap to keep to.
     """
-    if not state.passes or state.passes[-1].real_mse_change is not None:
+    if state.previous is None or state.passes[-1].real_mse_change is not None:
         return state
     last = state.passes[-1]
     real = mse - last.mse
     over = real > config.tolerance * last.budget
-    undone = (
-        over
-        and config.target_splats is None
-        and state.cap is not None
-        and real > state.cap * (last.removed - last.unseen)
-    )
+    seen = last.removed - last.unseen
+    undone = over and config.target_splats is None and state.cap is not None and real > state.cap * seen
     if undone:
         log.info(
             "that pass went a step too far and is undone, which is how pruning finds its end: together its splats are "
             "worth %.2e of MSE, one by one %.2e; a next pass would take half as many",
             real, last.budget,
         )  # fmt: skip
+    model = state.previous if undone else state.model
     share = last.share_used / 2 if over else min(config.max_share, state.share_limit * GROWTH)
-    last = replace(last, real_mse_change=real, undone=undone, left=len(state.before) if undone else last.left)
-    kept = state.before if undone else state.kept
-    return replace(state, kept=kept, passes=(*state.passes[:-1], last), share_limit=share)
+    last = replace(last, real_mse_change=real, undone=undone, left=model.num_splats)
+    return replace(state, model=model, previous=None, passes=(*state.passes[:-1], last), share_limit=share)
 
 
-def _last_pass_unchecked(state: PruneState, config: PruneConfig) -> bool:
+def _closed(state: PruneState) -> PruneState:
+    """The final state: its last pass stands."""
+    passes = state.passes
+    if passes and passes[-1].removed == 0 and passes[-1].real_mse_change is None:
+        passes = (*passes[:-1], replace(passes[-1], real_mse_change=0.0))
+    return replace(state, previous=None, passes=passes)
+
+
+def _may_be_undone(state: PruneState, config: PruneConfig) -> bool:
     """Whether the last pass could still be taken back: it removed splats that are seen, and nobody knows its cost."""
-    if config.target_splats is not None or not state.passes:
+    if config.target_splats is not None or state.previous is None:
         return False
-    last = state.passes[-1]
-    return last.real_mse_change is None and last.removed > last.unseen
+    return state.passes[-1].removed > state.passes[-1].unseen
 
 
 def describe(report: PassReport, number: int, of: int) -> str:
@@ -348,3 +311,12 @@ def describe(report: PassReport, number: int, of: int) -> str:
         f"removed {report.removed:,} ({report.unseen:,} unseen), {report.left:,} left, MSE {report.mse:.4e}, "
         f"predicted change {report.predicted_mse_change:+.2e}, charged {report.budget:.2e}"
     )
+
+
+def _stands(state: PruneState, schedule: Schedule, finished: bool) -> str:
+    """What was found, in words for the log."""
+    number = sum(not report.undone for report in state.passes)
+    if finished:
+        return f"{schedule.name} pruning: done before, with {state.model.num_splats:,} splats left"
+    done = f"pass {number} of {len(schedule.caps)} of {schedule.name} pruning"
+    return f"an interrupted encode is here: goes on after {done}"

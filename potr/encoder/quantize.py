@@ -4,142 +4,110 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from potr.encoder.config import QuantizeConfig
-from potr.encoder.sh_rates import assumed_rates, measured_rates
-from potr.encoder.sh_solver import RateModel, round_coefficients
+from potr.encoder.color_levels import quantize_colors
+from potr.encoder.config import CodecConfig, QuantizeConfig
+from potr.encoder.geometry_levels import MAX_SCALE_INDEX, choose_levels
 from potr.errors import ConfigError
+from potr.format.decode import dequantize
 from potr.format.octree import order_leaves
 from potr.format.quantized import MAX_DEPTH, MAX_SH, QuantizedModel
-from potr.model.opponent import opponent_to_rgb, rgb_to_opponent
+from potr.model.cameras import View
 from potr.model.rotation import canonical_axes
 from potr.model.splats import SplatModel
-from potr.render.base import ColorStatistics
+from potr.progress import SILENT, Progress
+from potr.render.base import Rasterizer
 
 log = logging.getLogger(__name__)
 
-MAX_SCALE_INDEX = (1 << 16) - 1
 REFIT_ROOM = 2.0  # how far refits may raise the largest SH coefficient before its level no longer fits
 DILATION = 0.3  # px^2 that the projection adds to every splat's variance (Kerbl et al. 2023)
 
 
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """What quantisation made of a model.
+
+    Attributes:
+        model: the integers.
+        mse_before: of the colours as they came in, on the geometry as the decoder will have it.
+        ac_zero_share: share of AC levels that are 0; 1 where there are none.
+    """
+
+    model: QuantizedModel
+    mse_before: float
+    ac_zero_share: float
+
+
 def quantize(
-    model: SplatModel,
-    config: QuantizeConfig,
-    *,
-    statistics: ColorStatistics | None = None,
-    cap: float = 0.0,
-    pixel_size: Tensor | None = None,
-) -> QuantizedModel:
-    """Quantise a model: its geometry to the closest levels, its colours as they are, all at once.
-
-    The encoder does more between the two (encoder.encode): levels by price, refits.
+    model: SplatModel, views: Sequence[View], rasterizer: Rasterizer, config: CodecConfig,
+    *, cap: float, pixel_size: Tensor, progress: Progress = SILENT,
+) -> Quantized:  # fmt: skip
+    """Integers for every attribute: geometry first, then the colours, refitted to the geometry that came of it.
 
     Args:
         model: N splats.
-        config: the steps.
-        statistics: of this model, see ``quantize_colors``.
-        cap: see ``quantize_colors``.
-        pixel_size: see ``quantize_geometry``.
-
-    Returns:
-        The integers, in octree order; which splat of ``model`` went where is not kept.
-    """
-    levels, steps = quantize_sh(model.sh, config, *_metric(config, statistics, cap))
-    quantized, order = quantize_geometry(model, config, pixel_size)
-    return replace(quantized, sh=levels.cpu()[order].numpy(), sh_steps=steps.cpu().numpy())
-
-
-def quantize_colors(
-    quantized: QuantizedModel, sh: Tensor, config: QuantizeConfig, statistics: ColorStatistics | None, cap: float,
-    *, refitted: Callable[[Tensor, float], tuple[Tensor, ColorStatistics]] | None = None,
-) -> QuantizedModel:  # fmt: skip
-    """The model with its colours quantised, in ``config.color_groups`` groups: splat i is of group i mod that.
-
-    In the first round the colours still free are refitted after each group and make up for what it lost. In further
-    ones each group in turn is refitted to all others, which are quantised, and its levels are chosen again.
-
-    Args:
-        quantized: the geometry.
-        sh: [N, K, 3] float32 coefficients, in its order.
-        config: the steps.
-        statistics: how the training views see each splat's colour, in the same order: SH levels are then chosen jointly
-            in that metric, each taking up the others' rounding errors; else every coefficient is rounded by itself.
-        cap: rise of the MSE that a splat is worth (the pruning cap), which config.bit_cost refers to.
-        refitted: what the colours [N, K, 3] become if a share of all splats, spread over the model, can still move, and
-            statistics. None: they stay, all in one group.
-    """
-    groups = 1 if refitted is None else min(config.color_groups, max(1, len(sh)))
-    rounds = 1 if groups == 1 else config.color_rounds  # one group alone has nothing to be refitted to
-    sh, levels = sh.clone(), torch.zeros(sh.shape, dtype=torch.int32, device=sh.device)
-    group_of = torch.arange(len(sh), device=sh.device) % groups
-    for number in range(groups * rounds):
-        group = group_of == number % groups
-        if number and refitted is not None:
-            statistics = metric = None  # freed before the next are made
-            free = group_of >= number if number < groups else group
-            moved, statistics = refitted(sh, max(1, groups - number) / groups)
-            sh = torch.where(free[:, None, None], moved, sh)
-        metric, price = _metric(config, statistics, cap)
-        metric, chosen = None if metric is None else metric[group], levels[group_of < number]
-        if config.measured_rates and number == 0:  # nothing to measure yet but this group by the assumed rates
-            chosen, _ = quantize_sh(sh[group], config, metric, price)
-        rates = measured_rates(chosen) if config.measured_rates else None
-        levels[group], steps = quantize_sh(sh[group], config, metric, price, rates)
-        sh[group] = opponent_to_rgb(levels[group] * steps)
-    return replace(quantized, sh=levels.cpu().numpy(), sh_steps=steps.cpu().numpy())
-
-
-def _metric(config: QuantizeConfig, statistics: ColorStatistics | None, cap: float) -> tuple[Tensor | None, float]:
-    """The Hessian that levels are chosen by, if they are, and the price of a bit in its units."""
-    if statistics is None or not config.joint_rounding:
-        return None, 0.0
-    return statistics.hessian, config.bit_cost * cap * statistics.samples
-
-
-def quantize_geometry(
-    model: SplatModel, config: QuantizeConfig, pixel_size: Tensor | None = None
-) -> tuple[QuantizedModel, Tensor]:
-    """All but the colours.
-
-    Args:
-        model: N splats.
-        config: the steps.
+        views: the training views.
+        rasterizer: a backend.
+        config: the steps and prices, and how often colours are refitted.
+        cap: rise of the MSE that a splat is worth (the pruning cap), which the prices of bits refer to.
         pixel_size: [N] world size of a pixel at the splat in the nearest training view that sees it; precision far
             below it is not spent. Where it is inf (no view has the centre in sight, though a large splat may still
             reach in) the splat's own size alone decides.
+        progress: called after each view of each pass.
+    """
+    settings, footprint = config.quantize, torch.where(pixel_size.isfinite(), pixel_size, 0.0)
+    with progress.step("quantisation of geometry"):
+        geometry, order = quantize_geometry(model, settings, footprint)
+    model, footprint = model.select(order), footprint[order]
+    if settings.geometry_bit_cost > 0:
+        raised = replace(model, log_scales=torch.maximum(model.log_scales, _least_log_scales(footprint)))
+        geometry = choose_levels(geometry, raised, views, rasterizer, settings.geometry_bit_cost * cap, progress)
+    # The colours are refitted to the geometry as the decoder will have it, and make up for some of its errors.
+    decoded = dequantize(geometry).to(model.device).with_sh(model.sh)
+    levels, mse = quantize_colors(decoded, views, rasterizer, config, cap, geometry.sh_steps, progress)
+    zeros = float((levels[:, 1:] == 0).mean()) if levels[:, 1:].size else 1.0
+    return Quantized(replace(geometry, sh=levels), mse, zeros)
+
+
+def quantize_geometry(model: SplatModel, config: QuantizeConfig, footprint: Tensor) -> tuple[QuantizedModel, Tensor]:
+    """All but the colours, to the closest levels.
+
+    Args:
+        model: N splats.
+        config: the steps.
+        footprint: [N] ``pixel_size`` of ``quantize``, 0 where it is inf.
 
     Returns:
-        The integers in octree order, colours all 0, and [N] int64 on the CPU: which splat of ``model`` each is.
+        The integers in octree order, colours all 0, and [N] int64 which splat of ``model`` each is, on its device.
     """
-    coefficients = model.sh_ac.shape[1] + 1
-    model = replace(model, sh_ac=model.sh_ac[:, :0]).to("cpu")
-    footprint = torch.zeros_like(model.opacity_logits) if pixel_size is None else _footprint(pixel_size.cpu())
+    device, coefficients = model.device, model.sh_ac.shape[1] + 1
+    model, footprint = replace(model, sh_ac=model.sh_ac[:, :0]).to("cpu"), footprint.cpu()
     origin, extent, fine_cells = _cells(model.means)
     depths_wanted = required_depths(model, config.position_gamma, footprint, extent)
-    order, depths = order_leaves(fine_cells, depths_wanted, MAX_DEPTH)
-    cells = fine_cells[order] >> (MAX_DEPTH - depths.astype(np.uint32))[:, None]
-
-    index = torch.from_numpy(order)
-    ordered = raise_scales(model.select(index), footprint[index])
-    quats, log_scales = canonical_axes(ordered.quats, ordered.log_scales)
-    scale_origin, scale_step = _scale_levels(log_scales, config.scale_step)
-    scales = torch.round((log_scales - scale_origin) / scale_step).clamp(0, MAX_SCALE_INDEX)
+    raised = torch.maximum(model.log_scales, _least_log_scales(footprint))
+    scale_origin, scale_step = _scale_levels(raised, config.scale_step)
     rotation_step = 2.0 / (config.rotation_levels - 1)
     table = opacity_table(config.opacity_levels)
+    opacity = nearest_opacity(model.opacities, table)
+
+    order, depths = order_leaves(fine_cells, depths_wanted, MAX_DEPTH)
+    index = torch.from_numpy(order)
+    quats, log_scales = canonical_axes(model.quats[index], raised[index])
+    scales = torch.round((log_scales - scale_origin) / scale_step).clamp(0, MAX_SCALE_INDEX)
     quantized = QuantizedModel(
         origin=origin,
         extent=extent,
-        cells=cells,
+        cells=fine_cells[order] >> (MAX_DEPTH - depths.astype(np.uint32))[:, None],
         depths=depths,
-        opacity=nearest_opacity(ordered.opacities, table),
+        opacity=opacity[order],
         opacity_table=table,
         log_scales=scales.numpy().astype(np.uint16),
         scale_origin=float(np.float32(scale_origin)),
@@ -147,20 +115,15 @@ def quantize_geometry(
         rotation=torch.round(quats[:, 1:] / rotation_step).numpy().astype(np.int16),
         rotation_step=float(np.float32(rotation_step)),
         sh=np.zeros((len(order), coefficients, 3), np.int32),
-        sh_steps=_sh_steps(coefficients, config).numpy(),
+        sh_steps=sh_steps(coefficients, config).numpy(),
     )
-    return quantized, index
+    return quantized, index.to(device)
 
 
-def raise_scales(model: SplatModel, pixel_size: Tensor) -> SplatModel:
-    """The model with its least scales raised to 4 % of what the projection's dilation adds, which nobody sees."""
-    floor = (DILATION / 25) ** 0.5 * _footprint(pixel_size)
-    return replace(model, log_scales=torch.maximum(model.log_scales, floor.clamp_min(1e-30).log()[:, None]))
-
-
-def _footprint(pixel_size: Tensor) -> Tensor:
-    """[N] size of a pixel at the splat, 0 where no view has it in sight."""
-    return torch.where(pixel_size.isfinite(), pixel_size, 0.0)
+def _least_log_scales(footprint: Tensor) -> Tensor:
+    """[N, 1] 4 % of the variance that the projection's dilation adds: what is thinner nobody sees."""
+    thinnest: Tensor = ((DILATION / 25) ** 0.5 * footprint).clamp_min(1e-30)
+    return thinnest.log()[:, None]
 
 
 def _scale_levels(log_scales: Tensor, step: float) -> tuple[float, float]:
@@ -210,7 +173,7 @@ def nearest_opacity(opacities: Tensor, table: NDArray[np.float32]) -> NDArray[np
     return np.searchsorted(midpoints, opacities.double().cpu().numpy()).astype(np.uint16)
 
 
-def _sh_steps(coefficients: int, config: QuantizeConfig) -> Tensor:
+def sh_steps(coefficients: int, config: QuantizeConfig) -> Tensor:
     """[K, 3] float32 on the CPU."""
     steps = torch.full((coefficients, 3), 1.0 / config.ac_multiplier)
     steps[0] = 1.0 / config.dc_multiplier
@@ -224,9 +187,7 @@ def check_levels_fit(model: SplatModel, config: QuantizeConfig) -> None:
     Raises:
         ConfigError: names the multiplier, and the largest that fits.
     """
-    gain = max(
-        3**0.5, 4 / 6**0.5 / config.chroma_step_ratio
-    )  # rows of the opponent transform, over the channels' steps
+    gain = max(3**0.5, 4 / 6**0.5 / config.chroma_step_ratio)  # rows of the opponent transform, over channels' steps
     for name, sh in (("dc_multiplier", model.sh_dc), ("ac_multiplier", model.sh_ac)):
         peak = float(sh.abs().max()) if sh.numel() else 0.0
         most = MAX_SH / (REFIT_ROOM * gain * peak) if peak else float("inf")
@@ -235,20 +196,3 @@ def check_levels_fit(model: SplatModel, config: QuantizeConfig) -> None:
                 f"QuantizeConfig.{name}: expected at most {most:.6g} for SH coefficients of up to {peak:.6g}, "
                 f"whose levels must stay below 2^24, got {getattr(config, name):g}"
             )
-
-
-def quantize_sh(
-    sh: Tensor, config: QuantizeConfig, hessian: Tensor | None = None, bit_cost: float = 0.0,
-    rates: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """SH levels [N, K, 3] int32 in the opponent space, and their steps [K, 3] float32.
-
-    Jointly in the metric of the packed ``hessian`` [N, K(K+1)/2] with a price per bit, or each by itself without.
-    ``rates`` [K, 3, RATE_LEVELS] are bits (encoder.sh_rates), by default the assumed ones. All on the device of ``sh``.
-    """
-    steps = _sh_steps(sh.shape[1], config).to(sh.device)
-    opponent = rgb_to_opponent(sh)
-    if hessian is None or len(opponent) == 0:
-        return torch.round(opponent / steps).to(torch.int32), steps
-    rates = assumed_rates(sh.shape[1]) if rates is None else rates
-    return round_coefficients(hessian, opponent, steps, RateModel((bit_cost,) * 3, rates)), steps

@@ -18,7 +18,7 @@ from potr.encoder.sh_solver import newton_step
 from potr.model.cameras import View
 from potr.model.rotation import matrices_to_quats, quats_to_matrices
 from potr.model.splats import SplatModel
-from potr.progress import Progress, silent
+from potr.progress import SILENT, Progress
 from potr.render.base import GEOMETRY_PARAMETERS, ColorStatistics, GeometryStatistics, Rasterizer
 
 # Trust in the old coefficients: a share of each splat's mean curvature, and the curvature of a splat barely seen.
@@ -58,7 +58,8 @@ def refit(model: SplatModel, statistics: ColorStatistics, relaxation: float = 1.
     damping = (statistics.contribution / statistics.weight.clamp_min(1e-30)).clamp(1, 1e6)
     damping = 1 + share * (damping - 1)
     step = newton_step(statistics.hessian, statistics.gradient, damping, RELATIVE_PRIOR, ABSOLUTE_PRIOR)
-    return model.with_sh(model.sh + relaxation * step)
+    sh = model.sh + relaxation * step
+    return replace(model, sh_dc=sh[:, 0], sh_ac=sh[:, 1:])
 
 
 def refit_geometry(
@@ -121,14 +122,9 @@ def _geometry_step(
 
 
 def refit_rounds(
-    model: SplatModel,
-    views: Sequence[View],
-    rasterizer: Rasterizer,
-    rounds: int,
-    *,
-    on_mse: Callable[[float], bool] = lambda mse: True,
-    progress: Progress = silent,
-) -> SplatModel:
+    model: SplatModel, views: Sequence[View], rasterizer: Rasterizer, rounds: int,
+    *, on_mse: Callable[[float], bool] = lambda mse: True, progress: Progress = SILENT,
+) -> SplatModel:  # fmt: skip
     """Geometry and colour steps by turns.
 
     Args:
@@ -136,14 +132,37 @@ def refit_rounds(
         views: the training views.
         rasterizer: answers how the image responds.
         rounds: of two steps each, with a pass over the views for each step.
-        on_mse: told the model's MSE before the first step; where it answers False nothing is done.
-        progress: told of every view of every pass.
+        on_mse: called with the model's MSE before the first step; where it answers False nothing is done.
+        progress: called after each view of each pass.
     """
     for number in range(rounds):
-        geometry = rasterizer.geometry_statistics(model, views, progress=progress)
+        geometry = rasterizer.geometry_statistics(model, views, progress=progress.part("geometry statistics"))
         if number == 0 and not on_mse(geometry.sse / max(1, geometry.samples)):
             return model
         model = refit_geometry(model, geometry)
         del geometry
-        model = refit(model, rasterizer.color_statistics(model, views, progress=progress), COLOR_RELAXATION)
+        colors = rasterizer.color_statistics(model, views, progress=progress.part("color statistics"))
+        model = refit(model, colors, COLOR_RELAXATION)
+        del colors
     return model
+
+
+def refit_colors(
+    model: SplatModel, views: Sequence[View], rasterizer: Rasterizer, steps: int, progress: Progress
+) -> tuple[SplatModel, ColorStatistics, float]:
+    """Colour steps, each after a pass over the views; without any step there is one pass all the same.
+
+    Returns:
+        The model, the statistics that its last step was taken from, and the MSE before all steps.
+    """
+    mse: float | None = None
+    statistics: ColorStatistics | None = None
+    for number in range(max(1, steps)):
+        statistics = None  # 7 GB for 10 M splats: gone before the next are made
+        label = progress.part(f"step {number + 1}/{steps}") if steps > 1 else progress
+        statistics = rasterizer.color_statistics(model, views, progress=label)
+        mse = statistics.sse / statistics.samples if mse is None else mse
+        model = refit(model, statistics) if steps else model
+    assert statistics is not None
+    assert mse is not None
+    return model, statistics, mse

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Per-splat quadratic problems over SH coefficients, batched over all splats in C++; slow twins in numpy float64.
+"""Per-splat quadratic problems over SH coefficients, batched over all splats in C++, and what levels cost to code.
 
 All coefficients are in the opponent colour space of ``potr.model.opponent``, where the three channels are independent.
 
@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from potr.model.opponent import opponent_to_rgb, rgb_to_opponent
 from potr.model.splats import SH_COEFFICIENTS
 from potr.render.launcher import Argument, Launcher
 
@@ -51,7 +50,6 @@ RATE_LEVELS = 32  # kRateLevels of sh_solver_math.h
 # Weight of staying at the input where no view sees the difference, as a share of the Hessian's mean diagonal.
 ANCHOR = 1e-3
 SWEEPS = 4
-_RELATIVE_RIDGE, _ABSOLUTE_RIDGE = 2e-5, 1e-12  # as in sh_solver_math.h, which says why
 _THREADS, _LANES = 128, 16  # of a block, of a problem: kThreads and kLanes of sh_solver.cu
 
 
@@ -76,8 +74,7 @@ def compact(hessian: Tensor, sh: Tensor, parameters: CompactParameters, *, launc
     """
     hessian, sh = _checked(hessian, sh)
     p, result = parameters, torch.empty_like(sh)
-    launcher = launcher or _launcher(sh.device)
-    if launcher is not None:
+    if launcher is not None or sh.device.type != "cpu":
         values = _values([*p.ridge, *p.drop_cost, p.redundancy_cosine, p.redundancy_cost], sh.device)
         _launch(launcher, "compact", 3 * len(sh), hessian, sh, len(sh), sh.shape[1], values, result)
         return result
@@ -110,8 +107,7 @@ def newton_step(
     if damping.shape != gradient.shape[:1] or damping.device != gradient.device:
         raise ValueError(f"damping: expected [{len(gradient)}] on {gradient.device}, got {_described(damping)}")
     result = torch.empty_like(gradient)
-    launcher = launcher or _launcher(gradient.device)
-    if launcher is not None:
+    if launcher is not None or gradient.device.type != "cpu":
         n, k = gradient.shape[:2]
         values = _values([relative_prior, absolute_prior], gradient.device)
         _launch(launcher, "newton_step", n, hessian, gradient, damping, n, k, values, result)
@@ -148,8 +144,7 @@ def round_coefficients(
     if rate.ac_bits.shape != (*steps.shape, RATE_LEVELS) or rate.ac_bits.dtype != torch.float64:
         raise ValueError(f"ac_bits: expected float64 {[*steps.shape, RATE_LEVELS]}, got {_described(rate.ac_bits)}")
     bits = rate.ac_bits.to(sh.device).contiguous()
-    launcher = launcher or _launcher(sh.device)
-    if launcher is not None:
+    if launcher is not None or sh.device.type != "cpu":
         values = _values([*rate.bit_cost, ANCHOR], sh.device)
         n, k = sh.shape[:2]
         _launch(launcher, "round_coefficients", 3 * n, hessian, sh, steps, bits, n, k, values, SWEEPS, result)
@@ -162,17 +157,13 @@ def round_coefficients(
     return result
 
 
-def _launcher(device: torch.device) -> Launcher | None:
-    """What runs the kernels on a device; None where the native module does the work."""
-    if device.type == "cpu":
-        return None
-    from potr.render.nvrtc import launcher_on
+def _launch(launcher: Launcher | None, kernel: str, problems: int, hessian: Tensor, *arguments: Argument) -> None:
+    """Run a kernel, by the device's own launcher where none is given."""
+    if launcher is None:
+        from potr.render.nvrtc import launcher_on
 
-    return launcher_on(device)
-
-
-def _launch(launcher: Launcher, kernel: str, problems: int, *arguments: Argument) -> None:
-    launcher.launch("sh_solver", kernel, -(-problems * _LANES // _THREADS), _THREADS, *arguments)
+        launcher = launcher_on(hessian.device)
+    launcher.launch("sh_solver", kernel, -(-problems * _LANES // _THREADS), _THREADS, hessian, *arguments)
 
 
 def _values(values: Sequence[float], device: torch.device) -> Tensor:
@@ -204,37 +195,75 @@ def unpack_hessian(packed: Tensor, num_coefficients: int) -> Tensor:
     return full
 
 
-def compact_reference(
-    hessian: NDArray[np.float64], f0: NDArray[np.float64], ridge: float, drop_cost: float,
-    redundancy_cosine: float, redundancy_cost: float,
-) -> NDArray[np.float64]:  # fmt: skip
-    """Slow twin of ``compact`` for one splat and channel, by dense solves: A [K, K], f0 [K] -> f [K]."""
-    k = len(f0)
-    guard = _RELATIVE_RIDGE * np.trace(hessian) / k + _ABSOLUTE_RIDGE
-    system = hessian + np.diag([guard] + [guard + ridge] * (k - 1))
-    right = hessian @ f0 + guard * f0
+# Before any level is known: bits of a zero, of another level's presence and sign, and of a doubling of its magnitude.
+_ZERO, _NONZERO, _DOUBLING = 0.2, 4.5, 2.0
+_TRUST = 8.0  # decisions that a probability's neighbour is worth
+_RAREST = 2.0**-16  # the coder's own least probability
 
-    def solve(support: list[int]) -> NDArray[np.float64]:
-        f = np.zeros(k)
-        f[support] = np.linalg.solve(system[np.ix_(support, support)], right[support])
-        return f
 
-    def objective(f: NDArray[np.float64]) -> float:
-        return float(f @ system @ f - 2 * right @ f)
+def assumed_rates(coefficients: int) -> Tensor:
+    """[K, 3, RATE_LEVELS] float64 bits, see ``RateModel``, the same for all coefficients."""
+    magnitudes = torch.arange(1, RATE_LEVELS - 1, dtype=torch.float64)
+    bits = torch.cat([torch.tensor([_ZERO]).double(), _NONZERO + _DOUBLING * magnitudes.log2()])
+    further = bits[-1:] - bits[-2:-1]
+    return torch.cat([bits, further]).expand(coefficients, 3, RATE_LEVELS).contiguous()
 
-    def rise(support: list[int], i: int) -> float:
-        return objective(solve([j for j in support if j != i])) - objective(solve(support))
 
-    support = list(range(k))
-    if redundancy_cosine < 1:
-        norms = np.sqrt(np.diag(hessian))
-        for i in range(1, k):
-            parallel = any(abs(hessian[i, j]) > redundancy_cosine * norms[i] * norms[j] for j in support if j < i)
-            if parallel and rise(support, i) <= redundancy_cost * drop_cost:
-                support.remove(i)
-    while len(support) > 1:
-        cheapest = min(support[1:], key=lambda i: rise(support, i))
-        if rise(support, cheapest) > drop_cost:
-            break
-        support.remove(cheapest)
-    return solve(support)
+def measured_rates(levels: Tensor) -> Tensor:
+    """Bits by the statistics of levels already chosen, by coefficient and channel, without any other context.
+
+    A magnitude m is m decisions "more than t", t = 0, 1, ..., and one "no more"; a sign is one bit. A decision's
+    probability leans on that of the one before, and of the first on that of all coefficients of the channel.
+
+    Args:
+        levels: [N, K, 3] int32.
+
+    Returns:
+        [K, 3, RATE_LEVELS] float64, see ``RateModel``, on the CPU.
+    """
+    n, coefficients, _ = levels.shape
+    kinds = 3 * coefficients
+    magnitude = levels.abs().clamp_max(RATE_LEVELS - 1).reshape(n, kinds).long()
+    cells = magnitude + RATE_LEVELS * torch.arange(kinds, device=levels.device)
+    counts = torch.bincount(cells.flatten(), minlength=kinds * RATE_LEVELS).cpu().double()
+    counts = counts.reshape(coefficients, 3, RATE_LEVELS)
+    reached = counts.flip(-1).cumsum(-1).flip(-1)  # of magnitude t or more
+    of_channel = reached[min(1, coefficients - 1) :].sum(0)
+    before = ((of_channel[:, 1] + 0.5) / (of_channel[:, 0] + 1)).expand(coefficients, 3)
+
+    bits = torch.zeros(coefficients, 3, RATE_LEVELS, dtype=torch.float64)
+    passed = torch.zeros(coefficients, 3, dtype=torch.float64)  # bits of the decisions "more than t" so far
+    for t in range(RATE_LEVELS - 1):
+        before = (reached[..., t + 1] + _TRUST * before) / (reached[..., t] + _TRUST)
+        before = before.clamp(_RAREST, 1 - _RAREST)
+        bits[..., t] = passed - torch.log2(1 - before) + (t > 0)
+        passed -= torch.log2(before)
+    bits[..., -1] = -torch.log2(before)
+    return bits
+
+
+def quantize_group(
+    hessian: Tensor | None, sh: Tensor, steps: Tensor, price: float, chosen: Tensor | None, measured: bool
+) -> tuple[Tensor, Tensor]:
+    """Levels of colours, and the colours that they stand for.
+
+    Args:
+        hessian: [M, K(K+1)/2] the metric that levels are chosen in; None rounds each coefficient by itself.
+        sh: [M, K, 3] RGB coefficients, on the same device, as are all others.
+        steps: [K, 3] float32.
+        price: of a bit, in units of the metric.
+        chosen: [L, K, 3] levels whose statistics say what a level costs; None: nothing has been chosen yet.
+        measured: whether they do; otherwise all coefficients have the assumed costs.
+
+    Returns:
+        [M, K, 3] int32 and [M, K, 3] float32.
+    """
+    opponent = rgb_to_opponent(sh)
+    if hessian is None or len(sh) == 0:
+        levels = torch.round(opponent / steps).to(torch.int32)
+    else:
+        # The first levels of all are chosen twice: by the assumed rates, and by those of what that gave.
+        for _ in range(2 if measured and chosen is None else 1):
+            rates = measured_rates(chosen) if measured and chosen is not None else assumed_rates(len(steps))
+            levels = chosen = round_coefficients(hessian, opponent, steps, RateModel((price,) * 3, rates))
+    return levels, opponent_to_rgb(levels * steps)

@@ -1,20 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A size, a loss or a number of splats instead of a quality: the search for the quality that gives it."""
+"""A size, a loss or a number of splats instead of a quality: the search for the quality that gives it.
+
+Every trial is an encode. By way of ``resume`` all share the removal costs of the first pass, and an interrupted search
+finds the trials that it has made.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from potr.errors import ConfigError, TargetError
+from potr.encoder.config import CodecConfig
+from potr.encoder.encode import Encoded, StageReport, encode
+from potr.encoder.quality import config_for
+from potr.encoder.resume import NO_RESUME, Resume
+from potr.errors import ConfigError, SceneError, TargetError
+from potr.evaluate.metrics import psnr
+from potr.format.decode import decode
+from potr.model.cameras import View
+from potr.model.check import check_model
+from potr.model.splats import SplatModel
+from potr.progress import SILENT, Progress
+from potr.render.base import Rasterizer
+from potr.render.select import select, signature
+
+log = logging.getLogger(__name__)
 
 FIRST = 0.5  # quality of the first trial
 LOWEST, HIGHEST = 0.01, 1.0  # qualities the search may try
 MOST_TRIALS = 16
 TOLERANCE = {"size_mb": 0.02, "psnr_drop": 0.02, "splats": 0.02}  # relative, dB, relative
-# Typical rise of log(bytes), -drop and log(splats) with quality; only the second trial relies on it.
+# Typical rise of log(bytes), -drop and log(splats) with quality; only trials on one side of the target rely on it.
 _SLOPE = {"size_mb": 1.5, "psnr_drop": 1.5, "splats": 1.1}
 _STEEPEST = 8.0  # times the typical slope, and one over it: the limits of what two one-sided trials are trusted with
 _NARROWEST = 1e-5  # of quality; what jumps within that has nothing in between
@@ -82,8 +102,8 @@ class Target:
         scale = 1.0 if self.name == "psnr_drop" else self.value
         return abs(self.reached(trial) - self.value) <= TOLERANCE[self.name] * scale
 
-    def told(self, trial: Trial) -> str:
-        """What the trial came to, in words."""
+    def describe(self, trial: Trial) -> str:
+        """One phrase for logs and errors: what the trial came to."""
         reached = self.reached(trial)
         if self.name == "psnr_drop":
             return f"{reached:+.3f} dB lost"
@@ -174,5 +194,134 @@ def _interpolated(points: Sequence[tuple[float, float]], low: float, high: float
 def _missed(target: Target, trials: Sequence[Trial], why: str) -> TargetError:
     closest = min(trials, key=lambda trial: abs(target.excess(trial)))
     return TargetError(
-        f"{target} cannot be met: {why}; the closest is {target.told(closest)}, at quality={closest.quality:.6g}"
+        f"{target} cannot be met: {why}; the closest is {target.describe(closest)}, at quality={closest.quality:.6g}"
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Targeted:
+    """A bitstream that meets a target, and how it was found.
+
+    Attributes:
+        encoded: the bitstream and its stages.
+        quality: that gave it.
+        target: what was asked for.
+        trials: in order; the last is the one.
+        train_psnr: mean PSNR over the training views before and after, dB; None unless the target is a loss.
+        resumed: whether the search went on from an interrupted one.
+    """
+
+    encoded: Encoded
+    quality: float
+    target: Target
+    trials: tuple[Trial, ...]
+    train_psnr: tuple[float, float] | None
+    resumed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: what was asked for, what was reached, and the trials."""
+        report: dict[str, Any] = {"asked": {self.target.name: getattr(self.target, self.target.name)}}
+        report["reached"] = self.target.reached(self.trials[-1])
+        if self.train_psnr is not None:
+            report["train_psnr_before"], report["train_psnr_after"] = self.train_psnr
+        return {**report, "trials": [trial.to_dict() for trial in self.trials]}
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """A trial with its bitstream and how that came about."""
+
+    trial: Trial
+    data: bytes
+    stages: tuple[StageReport, ...]
+    resumed: bool
+
+
+def encode_to_target(
+    model: SplatModel,
+    views: Sequence[View],
+    target: Target,
+    *,
+    config_at: Callable[[float], CodecConfig] = config_for,
+    rasterizer: Rasterizer | None = None,
+    resume: Resume = NO_RESUME,
+    progress: Progress = SILENT,
+) -> Targeted:
+    """Compress a model to a size, a loss or a number of splats.
+
+    A loss is judged on ``views``, the training views: an encoder must not see the test views. Test views lose more.
+
+    Args:
+        model: the trained model.
+        views: the training views.
+        target: what to come to.
+        config_at: the codec's parameters at a quality.
+        rasterizer: a backend; the best available by default.
+        resume: where an interrupted search goes on from, and what other encodes of this model have found out.
+        progress: called after each view of each pass, under the trial's number and quality.
+
+    Raises:
+        TargetError: no quality meets the target; says what comes closest.
+        ConfigError: target and parameters contradict each other.
+        ModelError, SceneError: as ``encode``.
+    """
+    check_model(model)
+    if not views:
+        raise SceneError("encode: expected training views, found none; pruning and compaction need them")
+    _refuse_contradictions(target, config_at(FIRST), model.num_splats)
+    rasterizer = rasterizer or select("auto")
+    model = model.detach().to(rasterizer.device)
+    before = None if target.psnr_drop is None else mean_psnr(model, views, rasterizer, progress)
+    kept = resume.of(model, views, signature(rasterizer))
+    done: list[Attempt] = []
+
+    def attempt(quality: float) -> Trial:
+        config, begin, number = config_at(quality), time.perf_counter(), len(done) + 1
+        entry = kept.entry(Attempt, "trial", config, target)
+        found = entry.load()
+        if found is None:
+            label = f"trial {number}, quality {quality:.4f}"
+            named = Progress(lambda stage, *counts: progress.report(f"{label}: {stage}", *counts))
+            encoded = encode(model, views, config=config, rasterizer=rasterizer, resume=resume, progress=named)
+            drop = None
+            if before is not None:
+                drop = before - mean_psnr(decode(encoded.data).to(model.device), views, rasterizer, named)
+            seconds, splats = time.perf_counter() - begin, encoded.stages[-1].splats_after
+            trial = Trial(quality, len(encoded.data), splats, drop, seconds)
+            found = entry.save(Attempt(trial, encoded.data, encoded.stages, encoded.resumed))
+        done.append(found)
+        trial = found.trial
+        log.info(
+            "trial %d: quality %.4f gives %s, %s bytes, %s splats (%s)",
+            number, quality, target.describe(trial), f"{trial.bytes:,}", f"{trial.splats:,}", target,
+        )  # fmt: skip
+        return trial
+
+    with kept:
+        trials = search(target, attempt)
+    best, quality = done[-1], trials[-1].quality
+    encoded = Encoded(best.data, best.stages, config_at(quality), best.resumed)
+    pair = None if before is None or best.trial.psnr_drop is None else (before, before - best.trial.psnr_drop)
+    return Targeted(encoded, quality, target, trials, pair, kept.resumed or best.resumed)
+
+
+def mean_psnr(model: SplatModel, views: Sequence[View], rasterizer: Rasterizer, progress: Progress = SILENT) -> float:
+    """Mean of the views' PSNR against their photographs, dB, both rounded to 8 bits (evaluate.metrics)."""
+    total, report = 0.0, progress.stage("measure on training views")
+    for index, view in enumerate(views):
+        report(index, len(views))
+        photo = view.read()
+        total += psnr(rasterizer.render(model, view.camera, view.background).to(photo.device), photo)
+    report(len(views), len(views))
+    return total / len(views)
+
+
+def _refuse_contradictions(target: Target, config: CodecConfig, num_splats: int) -> None:
+    if target.splats is None:
+        return
+    if target.splats > num_splats:
+        raise TargetError(f"{target} cannot be met: the model has {num_splats} splats, which is the closest")
+    for name in ("target_splats", "target_share"):
+        value = getattr(config.prune, name)
+        if value is not None:
+            raise ConfigError(f"{target} and prune.{name}={value:g} contradict each other: give one of the two")

@@ -69,7 +69,7 @@ def evaluate(
         lpips: from ``potr.evaluate.lpips.load_lpips``; without it LPIPS is None.
         lpips_views: compute LPIPS on so many evenly spaced views only; all of them by default.
         lpips_reason: what the report says when ``lpips`` is None.
-        progress: told of every view.
+        progress: called with the number of views done, before each view and at the end.
 
     Raises:
         ConfigError: there are no views, or lpips_views < 1.
@@ -80,7 +80,7 @@ def evaluate(
     chosen = evenly_spaced(len(views), lpips_views) if lpips else frozenset()
     results = []
     for index, view in enumerate(views):
-        progress("evaluate", index, len(views))
+        progress(index, len(views))
         photo = view.read()
         image = rasterizer.render(model, view.camera, view.background).to(photo.device)
         distances = lpips.distances(image, photo) if lpips and index in chosen else None
@@ -93,7 +93,7 @@ def evaluate(
                 lpips_3dgs=distances.unit if distances else None,
             )
         )
-    progress("evaluate", len(views), len(views))
+    progress(len(views), len(views))
     return QualityReport(
         psnr=statistics.fmean(view.psnr for view in results),
         ssim=statistics.fmean(view.ssim for view in results),

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from potr.encoder.config import CodecConfig
 from potr.encoder.encode import encode
-from potr.encoder.target import Target
-from potr.encoder.targeted import encode_to_target
+from potr.encoder.resume import Resume
+from potr.encoder.target import Target, encode_to_target
 from potr.experiment.peers import peer
 from potr.experiment.peers.base import PeerCodec, PeerEncoded
 from potr.experiment.schema import RunConfig
@@ -34,7 +33,7 @@ class Coder(Protocol):
     """What a run needs of a codec.
 
     ``file`` is the name under which a run keeps the bytes; ``version`` is of what does the work; ``in_child_process``
-    where that is another program, whose memory is not this process's.
+    where that is another program, whose memory is not this process's; ``resumes`` where an interrupted encode goes on.
     """
 
     @property
@@ -46,9 +45,10 @@ class Coder(Protocol):
     @property
     def in_child_process(self) -> bool: ...
 
-    def encode(
-        self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress
-    ) -> PeerEncoded: ...
+    @property
+    def resumes(self) -> bool: ...
+
+    def encode(self, scene: Scene, rasterizer: Rasterizer, resume: Resume, progress: Progress) -> PeerEncoded: ...
 
     def decode(self, data: bytes) -> SplatModel: ...
 
@@ -71,22 +71,20 @@ class PotrCoder:
 
     file = "scene.potr"
     in_child_process = False
+    resumes = True
 
     def __init__(self, config: CodecConfig) -> None:
         self.config = config
         self.version = f"potr {importlib.metadata.version('potr')}"
 
-    def encode(
-        self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress
-    ) -> PeerEncoded:
-        """Compress; an interrupted pruning goes on from ``checkpoint``, one done before is taken from ``shared``."""
+    def encode(self, scene: Scene, rasterizer: Rasterizer, resume: Resume, progress: Progress) -> PeerEncoded:
+        """Compress, with what ``resume`` has of this scene."""
         encoded = encode(
             scene.model,
             scene.train_views,
             config=self.config,
             rasterizer=rasterizer,
-            checkpoint=checkpoint,
-            shared=shared,
+            resume=resume,
             progress=progress,
         )
         sections = _sections(encoded.data)
@@ -104,17 +102,15 @@ class TargetCoder(PotrCoder):
         self.config_at, self.target = config.codec_config_at, target
         super().__init__(config.codec_config_at(config.quality))
 
-    def encode(
-        self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress
-    ) -> Searched:
-        """Search; an interrupted search goes on from ``checkpoint``."""
+    def encode(self, scene: Scene, rasterizer: Rasterizer, resume: Resume, progress: Progress) -> Searched:
+        """Search, with what ``resume`` has of this scene."""
         found = encode_to_target(
             scene.model,
             scene.train_views,
             self.target,
             config_at=self.config_at,
             rasterizer=rasterizer,
-            checkpoint=checkpoint,
+            resume=resume,
             progress=progress,
         )
         encoded = found.encoded
@@ -132,6 +128,8 @@ class TargetCoder(PotrCoder):
 class PeerCoder:
     """A codec of potr.experiment.peers."""
 
+    resumes = False
+
     def __init__(self, config: RunConfig) -> None:
         self.quality = config.quality
         self.peer: PeerCodec = peer(config.codec.name, config.peer_options())
@@ -139,10 +137,8 @@ class PeerCoder:
         self.version = self.peer.version
         self.in_child_process = self.peer.in_child_process
 
-    def encode(
-        self, scene: Scene, rasterizer: Rasterizer, checkpoint: Path, shared: Path | None, progress: Progress
-    ) -> PeerEncoded:
-        """Compress; from the beginning, a peer has no checkpoint."""
+    def encode(self, scene: Scene, rasterizer: Rasterizer, resume: Resume, progress: Progress) -> PeerEncoded:
+        """Compress; from the beginning, whatever there is."""
         return self.peer.encode(scene.model, scene.train_views, self.quality, rasterizer, progress)
 
     def decode(self, data: bytes) -> SplatModel:

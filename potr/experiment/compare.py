@@ -105,7 +105,7 @@ def compare(
         raise SceneError(f"{scene.name}: no test views to compare on")
     jury = judge(scene.test_views, scene.background, rasterizer, settings)
     models = (load_model(paths[0]).to(rasterizer.device), load_model(paths[1]).to(rasterizer.device))
-    qualities = [jury.quality(model, progress) for model in models]
+    qualities = [jury.quality(model, progress.stage("evaluate")) for model in models]
     first, second = (
         Judged(str(path), path.stat().st_size, model.num_splats, jury.speed(model, quality))
         for path, model, quality in zip(paths, models, qualities, strict=True)

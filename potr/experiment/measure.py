@@ -1,32 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model measured on the test views: quality, kept in a cache beside the runs, and speed, always fresh."""
+"""A model measured on the test views: quality, and speed."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
 
-from potr.errors import PotrError
 from potr.evaluate.lpips import LpipsModel, load_lpips
 from potr.evaluate.measure import evaluate
 from potr.evaluate.speed import frames_per_second
 from potr.evaluate.weights import Network, WeightsUnavailable
-from potr.experiment.identity import measurement_sha256
 from potr.experiment.result import Measured
 from potr.experiment.schema import EvaluateConfig
-from potr.files import write_atomic
 from potr.model.cameras import RGB, View
 from potr.model.splats import SplatModel
 from potr.progress import Progress
 from potr.render.base import Rasterizer
-from potr.render.select import signature
 
 log = logging.getLogger(__name__)
-Figures = dict[str, Any]  # the quality fields of Measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +32,25 @@ class Judge:
     lpips: LpipsModel | None
     lpips_reason: str | None  # why there is no LPIPS
 
-    def quality(self, model: SplatModel, progress: Progress, cache: Path | None = None) -> Measured:
+    def quality(self, model: SplatModel, progress: Progress) -> Measured:
         """Quality of a model, speed left out.
 
         Args:
             model: on the rasteriser's device.
-            progress: told of every view.
-            cache: folder to keep the figures in, for the model that a sweep measures again and again.
+            progress: called after each view.
         """
         if not self.views:
             return Measured(None, None, None, None, None, None)
-        return Measured(**self._figures(model, progress, cache), fps=None, slowest_fps=None)
+        report = evaluate(
+            model,
+            self.views,
+            self.rasterizer,
+            lpips=self.lpips,
+            lpips_views=self.settings.lpips_views,
+            progress=progress,
+        )
+        figures = (report.psnr, report.ssim, report.lpips, report.lpips_3dgs)
+        return Measured(*figures, fps=None, slowest_fps=None, views=tuple(asdict(view) for view in report.views))
 
     def speed(self, model: SplatModel, measured: Measured) -> Measured:
         """``measured`` with the frames per second that the model renders at now."""
@@ -77,39 +77,9 @@ class Judge:
             found |= dict.fromkeys(("fps", "slowest_fps"), "evaluate.fps_seconds is 0")
         return found
 
-    def _figures(self, model: SplatModel, progress: Progress, cache: Path | None) -> Figures:
-        if cache is None:
-            return self._evaluate(model, progress)
-        settings = [signature(self.rasterizer), self.settings.lpips, self.settings.lpips_views, self.lpips is not None]
-        path = cache / f"{measurement_sha256(model, self.views, settings)[:16]}.json"
-        try:
-            figures: Figures = json.loads(path.read_text())
-            figures["views"] = tuple(figures["views"])
-            log.info("quality before compression: measured earlier, %s", path)
-        except (OSError, ValueError, KeyError):
-            figures = self._evaluate(model, progress)
-            try:
-                write_atomic(path, json.dumps(figures, indent=2).encode(), overwrite=True)
-            except PotrError as error:  # a cache that cannot be written is no error
-                log.debug("not cached: %s", error)
-        return figures
-
-    def _evaluate(self, model: SplatModel, progress: Progress) -> Figures:
-        report = evaluate(
-            model,
-            self.views,
-            self.rasterizer,
-            lpips=self.lpips,
-            lpips_views=self.settings.lpips_views,
-            progress=progress,
-        )
-        return {
-            "psnr": report.psnr,
-            "ssim": report.ssim,
-            "lpips": report.lpips,
-            "lpips_3dgs": report.lpips_3dgs,
-            "views": tuple(asdict(view) for view in report.views),
-        }
+    def depends_on(self) -> tuple[object, ...]:
+        """What a measurement depends on beside model, views, backend and code."""
+        return self.settings.lpips, self.settings.lpips_views, self.lpips is not None
 
 
 def judge(views: Sequence[View], background: RGB, rasterizer: Rasterizer, settings: EvaluateConfig) -> Judge:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 
-from potr.encoder.encode import StageReport
+from potr.encoder.resume import NO_RESUME, Resume
 from potr.errors import ConfigError, PotrError
 from potr.evaluate.bd_rate import rate
 from potr.evaluate.machine import describe_machine, peak_memory_bytes, reset_peak_memory
 from potr.experiment import identity, ranks
-from potr.experiment.cache import CACHE, CachedCosts
 from potr.experiment.cameras import CAMERAS_FILE
 from potr.experiment.codec import Coder, Searched, coder
 from potr.experiment.failure import FAILURE_FILE, Failure, write_failure
 from potr.experiment.lock import locked
 from potr.experiment.measure import Judge, judge
+from potr.experiment.photo_cache import CACHE
 from potr.experiment.pictures import caption, megabytes, save_comparison, typical_view
 from potr.experiment.report.view_pictures import pictured, save_views
 from potr.experiment.result import (
@@ -45,16 +45,16 @@ from potr.io.cameras_json import write_cameras_json
 from potr.io.posed_images import TEST, TRAIN, Shot
 from potr.model.scene import Scene
 from potr.model.splats import UNCOMPRESSED_BYTES_PER_SPLAT, SplatModel
-from potr.progress import Progress, silent
+from potr.progress import SILENT, Progress
 from potr.render.base import Rasterizer
-from potr.render.select import select
+from potr.render.select import select, signature
 from potr.screen import log_file
 from potr.threads import available_threads
 
 log = logging.getLogger(__name__)
 
 PICTURE_FILE = "before_after.png"
-LOG_FILE, CHECKPOINT = "run.log", "prune.checkpoint"
+LOG_FILE, RESUME = "run.log", "resume"
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,18 @@ class Identity:
 
     config_sha256: str
     inputs_sha256: str
+    code_sha256: str
+    codec_version: str
 
 
 def run(
-    config: RunConfig, *, progress: Progress = silent, wait: bool = True, scenes: LastScene | None = None
+    config: RunConfig, *, progress: Progress = SILENT, wait: bool = True, scenes: LastScene | None = None
 ) -> RunResult:
     """Compress a scene and find out what that did; everything lands in ``<outputs>/<dataset>/q<quality>...``.
 
-    A finished run is read instead of done again, unless ``config.force``; an interrupted one goes on from the last
-    pass of its pruning. One process at a time works on a run: ``wait`` for another, or else Busy is raised. A sweep
-    hands the same ``scenes`` to all of its runs.
+    A finished run is read instead of done again, unless ``config.force`` or other code made it; an interrupted one goes
+    on from the last pass of its pruning. One process at a time works on a run: ``wait`` for another, or else Busy is
+    raised. A sweep hands the same ``scenes`` to all of its runs.
 
     Raises:
         PotrError: whatever the scene, the settings or the machine do not allow, or the folder holds the result of
@@ -109,12 +111,11 @@ def record_failure(config: RunConfig, reason: str, trace: str | None = None) -> 
 def _run(config: RunConfig, codec: Coder, scenes: LastScene, progress: Progress) -> RunResult:
     scene = scenes.open(config, progress)
     folder = run_folder(config)
-    run_identity = Identity(identity.config_sha256(config), identity.inputs_sha256(scene))
+    hashes = (identity.config_sha256(config), identity.inputs_sha256(scene))
+    run_identity = Identity(*hashes, identity.results_code_sha256(), codec.version)
     finished = find_finished(folder, run_identity, config.force)
     if finished is not None:
         (folder / FAILURE_FILE).unlink(missing_ok=True)  # what was asked last has a result
-        if finished.codec_version != codec.version:
-            log.warning("%s: made by %s, here is %s", folder, finished.codec_version, codec.version)
         log.info("%s: finished earlier; force=true does it again", folder)
         track_finished(config, finished, _pictures(folder))
         return finished
@@ -122,40 +123,41 @@ def _run(config: RunConfig, codec: Coder, scenes: LastScene, progress: Progress)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PotrError(f"{folder}: cannot make this folder: {error.strerror}") from None
-    for stale in (RESULT_FILE, FAILURE_FILE, *([CHECKPOINT] if config.force else [])):
+    for stale in (RESULT_FILE, FAILURE_FILE):
         (folder / stale).unlink(missing_ok=True)
-    hashes = (run_identity.config_sha256, run_identity.inputs_sha256)
+    resume = Resume(Path(config.outputs) / CACHE / "encode" if config.cache else folder / RESUME)
     with log_file(folder / LOG_FILE), tracker(config, folder, hashes) as track:
         log.info("%s: %d splats, %d training views", folder, scene.model.num_splats, len(scene.train_views))
         write_atomic(folder / CONFIG_FILE, to_yaml(with_codec_resolved(config)).encode(), overwrite=True)
         try:
-            result = _compress_and_measure(config, codec, scene, folder, run_identity, progress)
+            result = _compress_and_measure(config, codec, scene, folder, run_identity, resume, progress)
         except KeyboardInterrupt:
-            rest = "goes on from the last pruning pass" if (folder / CHECKPOINT).exists() else "starts over"
+            rest = "goes on from the last pruning pass" if codec.resumes else "starts over"
             log.warning("%s: interrupted, nothing is half-written; the same command %s", folder, rest)
             raise
+        if not config.cache:
+            resume.clear()
         write_result(result, folder)
         track.record(result, _pictures(folder))
     return result
 
 
 def _compress_and_measure(
-    config: RunConfig, codec: Coder, scene: Scene, folder: Path, run_identity: Identity, progress: Progress
-) -> RunResult:
-    cache = Path(config.outputs) / CACHE
+    config: RunConfig, codec: Coder, scene: Scene, folder: Path, run_identity: Identity, resume: Resume,
+    progress: Progress,
+) -> RunResult:  # fmt: skip
     rasterizer = select(config.backend.name, threads=ranks.own_threads(config.threads), options=config.backend.options)
     scene = replace(scene, model=scene.model.to(rasterizer.device))
     jury = judge(scene.test_views, scene.background, rasterizer, config.evaluate)
-    known = cache / "before" if config.cache else None
-    before = jury.quality(scene.model, _named("measure before", progress), cache=known)
+    earlier = (resume if config.cache else NO_RESUME).of(scene.model, scene.test_views, signature(rasterizer))
+    known = earlier.entry(Measured, "before", *jury.depends_on(), lasting=True)
+    before = known.load()
+    if before is None:
+        before = known.save(jury.quality(scene.model, progress.stage("measure before")))
     _log_measured("before", before)
-    checkpoint = folder / CHECKPOINT
     reset_peak_memory()
     helped = ranks.shared(rasterizer, config.threads, config.backend.options)
-    remembering = CachedCosts(helped, scene.model, cache) if config.cache else None
-    code = identity.code_sha256("", "io", "rasterizer", "codec")
-    shared = cache / "pruned" / code[:12] if config.cache else None
-    encoded = codec.encode(scene, remembering or helped, checkpoint, shared, progress)
+    encoded = codec.encode(scene, helped, resume, progress)
     peak_memory = None if codec.in_child_process else peak_memory_bytes()
     write_atomic(folder / codec.file, encoded.data, overwrite=True)
     data = (folder / codec.file).read_bytes()
@@ -163,7 +165,7 @@ def _compress_and_measure(
     decoded = codec.decode(data)
     decode_seconds = time.perf_counter() - start
     decoded = decoded.to(rasterizer.device)
-    after = jury.quality(decoded, _named("measure after", progress))
+    after = jury.quality(decoded, progress.stage("measure after"))
     _log_measured("after", after)
     before, after = jury.speed(scene.model, before), jury.speed(decoded, after)  # one after the other, under one load
     _save_picture(folder / PICTURE_FILE, scene, decoded, after, len(data), rasterizer)
@@ -172,10 +174,6 @@ def _compress_and_measure(
     _save_cameras(folder / CAMERAS_FILE, scene)
     rates = rate(len(data), scene.model.num_splats, decoded.num_splats, encoded.sections)
     commit = identity.git_commit()
-    seconds = _seconds_per_stage(encoded.stages)
-    if remembering is not None and remembering.saved_seconds:
-        first = next(iter(seconds))  # whoever asks for the untouched model's costs asks first
-        seconds[first] += remembering.saved_seconds
     result = RunResult(
         dataset=scene.name,
         suite=config.dataset.suite,
@@ -199,7 +197,8 @@ def _compress_and_measure(
         train_views=len(scene.train_views),
         before=before,
         after=after,
-        encode_seconds=seconds,
+        encode_seconds={stage.name: stage.seconds for stage in encoded.stages},
+        saved_seconds={stage.name: stage.saved_seconds for stage in encoded.stages if stage.saved_seconds},
         decode_seconds=decode_seconds,
         peak_memory=peak_memory,
         machine=asdict(describe_machine()) | {"processes": ranks.count(), "runs_at_once": _runs_at_once(config)},
@@ -209,6 +208,7 @@ def _compress_and_measure(
         reasons=_reasons(config, codec, jury, commit),
         config_sha256=run_identity.config_sha256,
         inputs_sha256=run_identity.inputs_sha256,
+        code_sha256=run_identity.code_sha256,
         bitstream_sha256=hashlib.sha256(data).hexdigest(),
         folder=folder,
     )
@@ -236,22 +236,25 @@ def find_finished(folder: Path, wanted: Identity, force: bool) -> RunResult | No
     try:
         result = read_result(folder)
         data = (folder / result.file).read_bytes()
-    except (PotrError, OSError) as error:
+    except (PotrError, OSError, TypeError, ValueError) as error:
         log.warning("%s: not a finished run (%s); it is done again", folder, error)
         return None
     if hashlib.sha256(data).hexdigest() != result.bitstream_sha256:
         log.warning("%s: %s is not what %s measured; it is done again", folder, result.file, RESULT_FILE)
         return None
-    differs = [
-        what
-        for what, key in (("settings", "config_sha256"), ("model, cameras or photographs", "inputs_sha256"))
-        if getattr(result, key) != getattr(wanted, key)
-    ]
+    what = {"config_sha256": "settings", "inputs_sha256": "model, cameras or photographs"}
+    differs = [what[key] for key in what if getattr(result, key) != getattr(wanted, key)]
+    made = (result.code_sha256, result.codec_version) == (wanted.code_sha256, wanted.codec_version)
+    if differs == [what["config_sha256"]] and not made:
+        differs = []  # other code may make other parameters of the same settings
     if differs:
         raise ConfigError(
             f"{folder}: holds a result of other {' and '.join(differs)}; "
             "give another dataset.name or outputs, or force=true to replace it"
         )
+    if not made:
+        log.warning("%s: made by another version (%s) of the code; it is done again", folder, result.codec_version)
+        return None
     return result
 
 
@@ -279,13 +282,6 @@ def _save_cameras(path: Path, scene: Scene) -> None:
     shots = [Shot(view.name, view.camera, TRAIN) for view in scene.train_views]
     shots += [Shot(view.name, view.camera, TEST) for view in scene.test_views]
     write_cameras_json(path, shots, overwrite=True)
-
-
-def _seconds_per_stage(stages: Sequence[StageReport]) -> dict[str, float]:
-    seconds: dict[str, float] = {}
-    for stage in stages:
-        seconds[stage.name] = seconds.get(stage.name, 0.0) + stage.seconds
-    return seconds
 
 
 @contextmanager
@@ -320,10 +316,3 @@ def _reasons(config: RunConfig, codec: Coder, jury: Judge, commit: str | None) -
     untold = "this system does not tell it"
     reasons["peak_memory"] = "another program did the work" if codec.in_child_process else untold
     return reasons | {"machine.gpu": "none", "machine.memory_bytes": untold}
-
-
-def _named(name: str, progress: Progress) -> Progress:
-    def renamed(stage: str, done: int, total: int) -> None:
-        progress(name, done, total)
-
-    return renamed

@@ -56,14 +56,14 @@ class RunResult:
         bytes: of ``file``, which is everything the decoder needs; ratio is uncompressed_bytes (248 a splat) over it,
             the field's unit for tables; ``smaller`` is what a person is told of a run.
         bytes_per_section: payload bytes; "container" is what no section accounts for.
-        encode_seconds: stage to seconds; a stage that ran twice is summed, and what was found in the cache counts with
-            the seconds that it took when it was made.
+        encode_seconds: stage to seconds that this run spent; saved_seconds: what an earlier one had spent on what was
+            found and not made again.
         peak_memory: bytes, the largest resident memory of the process while encoding.
         stages: the encoder's reports, in order: name, seconds, splats_before, splats_after, details.
-        resumed: whether the pruning went on from an interrupted run; encode_seconds hold both parts.
+        resumed: whether it went on from an interrupted run.
         reasons: dotted path of a null to why it is null; "*" stands for every entry of a list.
         config_sha256, inputs_sha256, bitstream_sha256: of the settings and resolved codec parameters, of the model and
-            its views, of ``file``.
+            its views, of ``file``. code_sha256: of the code that made all this.
         target: where the quality was searched for: what was asked and reached, each trial's quality, bytes, splats and
             seconds; for a loss also the trials' psnr_drop and the PSNR on the training views before and after, dB.
         input_bytes: of the file that the model was read from; None in results from before it was kept.
@@ -103,6 +103,8 @@ class RunResult:
     bitstream_sha256: str
     target: dict[str, Any] | None = None
     input_bytes: int | None = None
+    code_sha256: str = ""
+    saved_seconds: dict[str, float] = field(default_factory=dict)
     folder: Path = field(default=Path("."), compare=False)
     schema_version: int = SCHEMA_VERSION
 

@@ -18,9 +18,17 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from potr.encoder.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
-from potr.encoder.ladder import RUNG_NAMES, rung_config
-from potr.encoder.overrides import STAGES, Overrides, field_types, unknown
-from potr.encoder.quality import PRESETS, config_for, overridden
+from potr.encoder.quality import (
+    PRESETS,
+    RUNG_NAMES,
+    STAGES,
+    Overrides,
+    config_for,
+    field_types,
+    overridden,
+    rung_config,
+    unknown,
+)
 from potr.encoder.target import Target
 from potr.errors import ConfigError
 from potr.evaluate.weights import Network
@@ -201,7 +209,7 @@ class RunConfig:
 
     ``prune``, ``compact`` and ``quantize`` have the fields of the stage configs, None meaning "from quality".
     ``entropy`` is another name of ``quantize.entropy``. ``rung`` is a codec on the way from codec=paper to
-    codec=default (potr.encoder.ladder); its ends are those two, and become them here.
+    codec=default (potr.encoder.quality); its ends are those two, and become them here.
     """
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)

@@ -90,7 +90,7 @@ def _make(folder: Path, progress: Progress) -> None:
         photographs = pool.map(partial(_photograph, world), poses)
         for done, (name, photograph) in enumerate(zip(names, photographs, strict=True)):
             photograph.save(folder / f"{name}.png")
-            progress("demo photographs", done + 1, len(poses))
+            progress.stage("demo photographs")(done + 1, len(poses))
     save_ply(demo_splats(world), folder / "point_cloud.ply")
 
 

@@ -15,6 +15,11 @@ NEAR = 0.2  # world units; nothing nearer is drawn (Kerbl et al. 2023)
 MARGIN = 0.15  # of the image size, by which a mean may lie outside and its splat still reach in
 
 
+def any_in_sight(model: SplatModel, cameras: Sequence[Camera]) -> bool:
+    """Whether one of the cameras has one of the splats in view; the first that has ends the search."""
+    return any(bool(pixel_sizes(model, [camera]).isfinite().any()) for camera in cameras)
+
+
 def pixel_sizes(model: SplatModel, cameras: Sequence[Camera]) -> Tensor:
     """[N] float32 world size of a pixel at each splat in the nearest camera that has it in view; inf if none has."""
     smallest = torch.full((model.num_splats,), torch.inf, device=model.device)

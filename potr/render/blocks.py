@@ -31,13 +31,11 @@ def sum_of_blocks(
     Args:
         of_block: the statistics of one block; its progress counts the block's views. They are written to.
         views: all of them.
-        progress: told of every view.
+        progress: called after each view.
     """
     done = 0
 
-    def report(stage: str, view: int, _: int, /) -> None:
-        progress(stage, done + view, len(views))
-
+    report = Progress(lambda _, view, __: progress(done + view, len(views)))
     blocks = in_blocks(views)
     total = of_block(blocks[0], report)
     for block in blocks[1:]:

@@ -82,7 +82,7 @@ class CpuRasterizer:
         peak, pixels = torch.zeros(n, dtype=torch.float32), torch.zeros(n, dtype=torch.int64)
         layout = self._layout(model)
         samples = 0
-        for i, (view, photo) in enumerate(read_ahead(views, _read, "removal cost", progress)):
+        for i, (view, photo) in enumerate(read_ahead(views, _read, progress)):
             sums.block_sse += self._native.removal(
                 layout,
                 _native_camera(view.camera),
@@ -118,7 +118,7 @@ class CpuRasterizer:
         samples = 0
         with self._color_lock:  # samples are kept from view to view
             self._native.begin_color(layout)
-            for i, (view, photo) in enumerate(read_ahead(views, _read, "color statistics", progress)):
+            for i, (view, photo) in enumerate(read_ahead(views, _read, progress)):
                 sums.block_sse += self._native.color(
                     layout,
                     _native_camera(view.camera),
@@ -157,7 +157,7 @@ class CpuRasterizer:
         gradient = torch.zeros(n, k, dtype=torch.float32)
         layout = self._layout(model)
         sse, samples = 0.0, 0
-        for view, photo in read_ahead(views, _read, "geometry statistics", progress):
+        for view, photo in read_ahead(views, _read, progress):
             sse += self._native.geometry(
                 layout,
                 _native_camera(view.camera),

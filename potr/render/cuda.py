@@ -124,7 +124,7 @@ class CudaRasterizer:
             pixels = torch.zeros(n, dtype=torch.int64, device=device)
             samples = 0
             vectors = self._view_vectors(views, background)
-            for i, (view, staged) in enumerate(read_ahead(views, self._photos.stage, "removal cost", progress)):
+            for i, (view, staged) in enumerate(read_ahead(views, self._photos.stage, progress)):
                 photo = self._photos.place(view, staged)
 
                 def gather(lists: TileLists, slots: Tensor, _: bool) -> None:
@@ -158,7 +158,7 @@ class CudaRasterizer:
             sums = BlockSums(0, 0, device)  # of the squared error alone
             samples = 0
             vectors = self._view_vectors(views, background)
-            for i, (view, staged) in enumerate(read_ahead(views, self._photos.stage, "color statistics", progress)):
+            for i, (view, staged) in enumerate(read_ahead(views, self._photos.stage, progress)):
                 photo = self._photos.place(view, staged)
                 place = i % VIEWS_PER_BLOCK
 
@@ -203,7 +203,7 @@ class CudaRasterizer:
         sse = torch.zeros((), dtype=torch.float64, device=device)
         samples = 0
         vectors = self._view_vectors(views, background)
-        for i, (view, staged) in enumerate(read_ahead(views, self._photos.stage, "geometry statistics", progress)):
+        for i, (view, staged) in enumerate(read_ahead(views, self._photos.stage, progress)):
             photo = self._photos.place(view, staged)
 
             def gather(lists: TileLists, slots: Tensor, _: bool) -> None:

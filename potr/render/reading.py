@@ -13,9 +13,7 @@ from potr.progress import Progress
 T = TypeVar("T")
 
 
-def read_ahead(
-    views: Sequence[View], read: Callable[[View], T], stage: str, progress: Progress
-) -> Iterator[tuple[View, T]]:
+def read_ahead(views: Sequence[View], read: Callable[[View], T], progress: Progress) -> Iterator[tuple[View, T]]:
     """Each view with what ``read`` gives for it, the next one being read by another thread meanwhile.
 
     A view is reported once the caller is done with it.
@@ -27,4 +25,4 @@ def read_ahead(
             photo = pending.result()
             pending = reader.submit(read, views[i + 1]) if i + 1 < len(views) else None
             yield view, photo
-            progress(stage, i + 1, len(views))
+            progress(i + 1, len(views))

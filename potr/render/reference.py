@@ -127,7 +127,7 @@ class ReferenceRasterizer:
                 peak[index] = peak[index].maximum(tile.weights.amax(1).float())
                 pixels.index_add_(0, index, (tile.weights > 0).sum(1))
             samples += photo.numel()
-            progress("removal cost", done, len(views))
+            progress(done, len(views))
         return RemovalCost(delta_sse, render_sse, contribution, peak, pixels, sse, samples)
 
     @torch.no_grad()
@@ -173,7 +173,7 @@ class ReferenceRasterizer:
             contribution += view_contribution
             seen_views += view_weight > 0
             samples += photo.numel()
-            progress("color statistics", done, len(views))
+            progress(done, len(views))
         row, column = torch.tril_indices(k, k, device=device)
         return ColorStatistics(
             hessian[:, row, column].float(), weight, contribution, gradient.float(), seen_views, sse, samples
@@ -210,7 +210,7 @@ class ReferenceRasterizer:
                 hessian.index_add_(0, index, torch.einsum("mp,mpa,mpb->mab", curvature, response, response))
                 gradient.index_add_(0, index, torch.einsum("mp,mpa->ma", slope, response))
             samples += photo.numel()
-            progress("geometry statistics", done, len(views))
+            progress(done, len(views))
         row, column = torch.tril_indices(k, k, device=device)
         return GeometryStatistics(hessian[:, row, column].float(), gradient.float(), sse, samples)
 

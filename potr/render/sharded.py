@@ -136,7 +136,7 @@ class ShardedRasterizer:
         ranks.told = setting
         sums = _share(ranks, _Task(lambda: self._own, kind, model, background), setting.views, progress)
         if views:
-            progress(kind.replace("_", " "), len(views), len(views))
+            progress(len(views), len(views))
         return result(**sums)
 
 
@@ -203,11 +203,11 @@ def _share(ranks: Ranks, task: _Task, views: Sequence[View], progress: Progress)
     for first in range(0, len(blocks), ranks.size):
         dealt = blocks[first : first + ranks.size]
 
-        def report(stage: str, done: int, _: int, /, first: int = first, ranks_busy: int = len(dealt)) -> None:
+        def report(_: str, done: int, __: int, /, first: int = first, ranks_busy: int = len(dealt)) -> None:
             # All ranks are taken to be as far as this one; the last view is reported when all are through.
-            progress(stage, min(first * VIEWS_PER_BLOCK + done * ranks_busy, len(views) - 1), len(views))
+            progress(min(first * VIEWS_PER_BLOCK + done * ranks_busy, len(views) - 1), len(views))
 
-        part, sums, error = task.attempt(dealt[ranks.rank] if ranks.rank < len(dealt) else (), report)
+        part, sums, error = task.attempt(dealt[ranks.rank] if ranks.rank < len(dealt) else (), Progress(report))
         parts = ranks.collect(part)
         error = error or _failure(parts)
         if error is not None:

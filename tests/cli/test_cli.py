@@ -13,7 +13,7 @@ from PIL import Image
 
 import potr
 from potr import cli
-from potr.encoder.targeted import mean_psnr
+from potr.encoder.target import mean_psnr
 from potr.model.splats import SplatModel
 from tests.helpers.processes import LIMIT
 
@@ -85,7 +85,7 @@ def test_psnr_of_an_encode_is_told_of_a_few_training_views(scene_folder: Path, t
         return 30.0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("potr.encoder.targeted.mean_psnr", counted)
+        patch.setattr("potr.encoder.target.mean_psnr", counted)
         patch.setattr(cli, "_TRAIN_VIEWS", 2)
         model, output = str(scene_folder / "point_cloud.ply"), str(tmp_path / "a.potr")
         assert cli.main(["encode", model, "-o", output, "--scene", str(scene_folder), *QUICK, "-q"]) == 0
@@ -278,14 +278,14 @@ def test_an_interrupted_encode_resumes_to_the_same_bytes(
             raise KeyboardInterrupt
 
     def encode_interrupted(model: SplatModel, views: Any, **options: Any) -> Any:
-        return encode(model, views, **{**options, "progress": interrupted})
+        return encode(model, views, **{**options, "progress": potr.Progress(interrupted)})
 
     with monkeypatch.context() as patch:
         patch.setattr(potr, "encode", encode_interrupted)
         assert cli.main(arguments) == 130
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("potr encode: interrupted; nothing is half-written; the same command goes on from the last")
-    assert [path.name for path in tmp_path.iterdir()] == ["scene.potr.checkpoint"]
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.potr.resume"]
     assert cli.main(arguments) == 0
     assert output.read_bytes() == compressed.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["scene.potr"]

@@ -8,10 +8,11 @@ import torch
 
 from potr.encoder.encode import encode
 from potr.encoder.quality import PRESETS, config_for
+from potr.encoder.resume import Resume
 from potr.encoder.sh_solver import RATE_LEVELS, unpack_hessian
-from potr.experiment.cache import CachedCosts
 from potr.model.cameras import View
 from potr.model.splats import SplatModel
+from potr.progress import Progress
 from potr.render.select import select
 from tests.helpers.other_device import DEVICE, OtherDevice, OtherLauncher, OtherRasterizer
 from tests.helpers.scenes import look_at_camera, random_model
@@ -51,10 +52,10 @@ def test_an_encode_elsewhere_copies_only_what_it_quantises(
     assert encoded.data == expected.data
     assert [s.details for s in encoded.stages] == [s.details for s in expected.stages]
     n = encoded.stages[-1].splats_before
-    geometry, levels, pixel_size, steps = 14 * 4 * n, 48 * 4 * n, 4 * n, 48 * 4
+    geometry, levels, pixel_size = 14 * 4 * n, 48 * 4 * n, 4 * n
     if preset == "default":
         levels += 7 * 4 * n  # opacity, scales and rotation as chosen there
-    expected_copies = {torch.float32: geometry + pixel_size + steps, torch.int32: levels}
+    expected_copies = {torch.float32: geometry + pixel_size, torch.int32: levels}
     if preset == "default":
         choices = config.quantize.color_groups * config.quantize.color_rounds
         expected_copies[torch.int64] = choices * 48 * RATE_LEVELS * 8  # histograms of levels
@@ -64,13 +65,13 @@ def test_an_encode_elsewhere_copies_only_what_it_quantises(
 
 
 @needs_gxx
-def test_a_checkpoint_goes_on_elsewhere(
+def test_an_interrupted_encode_goes_on_elsewhere(
     scene: tuple[SplatModel, list[View]], launcher: OtherLauncher, tmp_path: Path
 ) -> None:
     model, views = scene
     config = config_for(0.3, overrides={"prune": {"early_passes": 2, "late_passes": 2}})
     expected = encode(model, views, config=config, rasterizer=CPU).data
-    path = tmp_path / "checkpoint"
+    resume = Resume(tmp_path)
     for stop_at in ("early pruning pass 2/2", "late pruning pass 1/2", "quantisation statistics, step 1/3"):
 
         def interrupt(stage: str, done: int, total: int, /, stop_at: str = stop_at) -> None:
@@ -78,25 +79,14 @@ def test_a_checkpoint_goes_on_elsewhere(
                 raise KeyboardInterrupt
 
         with OtherDevice(), pytest.raises(KeyboardInterrupt):
-            encode(model, views, config=config, rasterizer=OtherRasterizer(), checkpoint=path, progress=interrupt)
-        assert path.exists()
-    on_cpu = encode(model, views, config=config, rasterizer=CPU, checkpoint=tmp_path / "checkpoint of another")
-    assert not on_cpu.resumed
+            encode(
+                model, views, config=config, rasterizer=OtherRasterizer(), resume=resume, progress=Progress(interrupt)
+            )
+        assert len(list(tmp_path.iterdir())) > 1
     with OtherDevice():
-        resumed = encode(model, views, config=config, rasterizer=OtherRasterizer(), checkpoint=path)
+        resumed = encode(model, views, config=config, rasterizer=OtherRasterizer(), resume=resume)
     assert resumed.resumed
     assert resumed.data == expected
-
-
-def test_remembered_costs_come_to_the_models_device(scene: tuple[SplatModel, list[View]], tmp_path: Path) -> None:
-    model, views = scene
-    with OtherDevice():
-        for _ in range(2):
-            rasterizer = CachedCosts(OtherRasterizer(), model, tmp_path)
-            assert rasterizer.device == DEVICE
-            cost = rasterizer.removal_cost(model.to(DEVICE), views)
-            assert cost.delta_sse.device == DEVICE
-        assert rasterizer.saved_seconds > 0
 
 
 def test_hessians_are_unpacked_where_they_are() -> None:

@@ -3,25 +3,31 @@
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from potr import files
 from potr.encoder.compact import compact
-from potr.encoder.config import CompactConfig, PruneConfig, QuantizeConfig
+from potr.encoder.config import CompactConfig, QuantizeConfig
 from potr.encoder.encode import encode
-from potr.encoder.prune import prune
+from potr.encoder.prune import early_schedule, late_schedule, prune
 from potr.encoder.quality import PRESETS, config_for
-from potr.encoder.quantize import REFIT_ROOM, check_levels_fit, quantize, quantize_sh
-from potr.encoder.refit import refit
+from potr.encoder.quantize import REFIT_ROOM, check_levels_fit, quantize, sh_steps
+from potr.encoder.refit import refit, refit_geometry
+from potr.encoder.resume import Resume
 from potr.errors import ConfigError, ModelError, SceneError
 from potr.format.decode import decode
 from potr.format.quantized import MAX_SH
 from potr.io.ply import load_ply, save_ply
 from potr.model.cameras import View
+from potr.model.footprint import pixel_sizes
+from potr.model.opponent import rgb_to_opponent
 from potr.model.scene import Scene
 from potr.model.splats import SplatModel
+from potr.progress import Progress
 from potr.render.select import select
 from tests.helpers.scenes import look_at_camera, random_model, random_views
 
@@ -51,7 +57,7 @@ def test_encode_decode(scene: tuple[SplatModel, list[View]], preset: str) -> Non
     assert decoded.num_splats == encoded.stages[-1].splats_after < model.num_splats
     assert len(encoded.data) < 248 * model.num_splats / 8
     passes = [p for s in encoded.stages for p in s.details.get("passes", [])]
-    assert all(p["real_mse_change"] is not None for p in passes)
+    assert all(p["real_mse_change"] is not None or p["removed"] == p["unseen"] for p in passes)
     assert sum(p["removed"] for p in passes) == model.num_splats - decoded.num_splats
 
 
@@ -74,44 +80,57 @@ def test_bytes_and_fidelity_rise_with_quality(scene: tuple[SplatModel, list[View
     assert errors == sorted(errors, reverse=True)
 
 
-def test_interrupted_and_resumed_gives_the_same_bytes(
-    scene: tuple[SplatModel, list[View]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def interrupted_at(number: int) -> Progress:
+    """Progress that is interrupted at its report of this number, as Ctrl-C does it."""
+    count = iter(range(1 << 20))
+
+    def report(stage: str, done: int, total: int) -> None:
+        if next(count) == number:
+            raise KeyboardInterrupt
+
+    return Progress(report)
+
+
+PASS = 3 * (1 + 2 * 2)  # reports of the longest one: three views; removal costs, then two rounds of two steps
+
+
+@pytest.mark.parametrize("every", [0.0, 60.0])
+def test_interrupted_anywhere_it_goes_on_to_the_same_bytes_and_reports(
+    scene: tuple[SplatModel, list[View]], tmp_path: Path, every: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model, views = scene
-    config = config_for(0.3, overrides={"prune": {"early_passes": 4, "late_passes": 2}})
-    whole = encode(model, views, config=config, rasterizer=RASTERIZER)
-    for stop_at, goes_on in (
-        ("early pruning pass 3/4", "goes on after pass 2 of 4 of early pruning"),
-        ("compaction statistics, step 2/3", "goes on after early pruning"),
-        ("late pruning pass 1/2", "goes on after compaction"),
-        ("quantisation statistics, step 1/3", "goes on after late pruning"),
-    ):
-        caplog.clear()
-        path = tmp_path / stop_at.split("/")[0].replace(" ", "_")
-
-        def interrupt(stage: str, done: int, total: int, /, stop_at: str = stop_at) -> None:
-            if stage == stop_at and done == 5:
-                raise KeyboardInterrupt
-
+    found: set[str] = set()
+    model, views = scene[0].select(torch.arange(120)), scene[1][:3]
+    passes = {"early_passes": 3, "late_passes": 2, "refit_rounds": 1, "final_refit_rounds": 1}
+    config = config_for(0.3, overrides={"prune": passes, "quantize": {"color_groups": 2}})
+    calls: list[str] = []
+    progress = Progress(lambda stage, done, total: calls.append(stage))
+    whole = encode(model, views, config=config, rasterizer=RASTERIZER, progress=progress)
+    assert not whole.resumed
+    quantising = calls.index("quantisation of geometry")
+    for number in range(2, len(calls), 11):
+        resume = Resume(tmp_path / f"{number}", every)
         with pytest.raises(KeyboardInterrupt):
-            encode(model, views, config=config, rasterizer=RASTERIZER, checkpoint=path, progress=interrupt)
-        assert path.exists()
-        stages: set[str] = set()
-        with caplog.at_level(logging.INFO):
-            resumed = encode(
-                model, views, config=config, rasterizer=RASTERIZER, checkpoint=path,
-                progress=lambda stage, done, total, /, stages=stages: stages.add(stage),
+            encode(
+                model, views, config=config, rasterizer=RASTERIZER, resume=resume, progress=interrupted_at(number)
             )  # fmt: skip
+        again: list[str] = []
+        progress = Progress(lambda stage, done, total, again=again: again.append(stage))
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            resumed = encode(model, views, config=config, rasterizer=RASTERIZER, resume=resume, progress=progress)
         assert resumed.data == whole.data
         said = [record.getMessage() for record in caplog.records]
-        assert sum(line.endswith(goes_on) for line in said) == 1
         ends = [line.split(" done after ")[0] for line in said if " done after " in line]
         assert ends == [stage.name for stage in whole.stages]  # a line for the end of every stage
-        assert "early pruning pass 2/4" not in stages
-        assert stop_at in stages
-        assert not path.exists()
-        for a, b in zip(resumed.stages, whole.stages, strict=True):
-            assert a.details == b.details
+        found |= {line.rpartition("here: ")[2] for line in said if "goes on after" in line}
+        assert [(s.name, s.splats_before, s.splats_after, s.details) for s in resumed.stages] == [
+            (s.name, s.splats_before, s.splats_after, s.details) for s in whole.stages
+        ]
+        repeated = number - (len(calls) - len(again))  # what was reported before the interruption, and once more now
+        assert repeated <= (PASS if number < quantising else number - quantising)
+        names = sorted(path.name.partition("-")[0] for path in (tmp_path / f"{number}").iterdir())
+        assert names == ["costs", "early"]  # of use to others
+    assert "goes on after pass 2 of 3 of early pruning" in found
 
 
 def test_resumed_without_early_passes_the_cap_is_still_the_input_model_s(
@@ -120,69 +139,99 @@ def test_resumed_without_early_passes_the_cap_is_still_the_input_model_s(
     model, views = scene
     config = config_for(0.3, overrides={"prune": {"early_passes": 0, "late_passes": 2}})
     whole = encode(model, views, config=config, rasterizer=RASTERIZER)
-    path = tmp_path / "checkpoint"
 
     def interrupt(stage: str, done: int, total: int, /) -> None:
         if stage == "late pruning pass 1/2":  # before this phase has a state of its own
             raise KeyboardInterrupt
 
+    resume = Resume(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        encode(model, views, config=config, rasterizer=RASTERIZER, checkpoint=path, progress=interrupt)
-    resumed = encode(model, views, config=config, rasterizer=RASTERIZER, checkpoint=path)
+        encode(model, views, config=config, rasterizer=RASTERIZER, resume=resume, progress=Progress(interrupt))
+    resumed = encode(model, views, config=config, rasterizer=RASTERIZER, resume=resume)
+    assert resumed.resumed
     assert resumed.stages[2].details["cap"] == whole.stages[2].details["cap"]
     assert resumed.data == whole.data
 
 
-def test_a_checkpoint_of_other_parameters_is_not_used(
-    scene: tuple[SplatModel, list[View]], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_other_parameters_left_is_not_used(scene: tuple[SplatModel, list[View]], tmp_path: Path) -> None:
     model, views = scene
-    path = tmp_path / "checkpoint"
 
     def interrupt(stage: str, done: int, total: int, /) -> None:
         if stage.startswith("quantisation"):
             raise KeyboardInterrupt
 
+    resume = Resume(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        encode(model, views, quality=0.3, rasterizer=RASTERIZER, checkpoint=path, progress=interrupt)
+        encode(model, views, quality=0.3, rasterizer=RASTERIZER, resume=resume, progress=Progress(interrupt))
     expected = encode(model, views, quality=0.8, rasterizer=RASTERIZER).data
-    assert encode(model, views, quality=0.8, rasterizer=RASTERIZER, checkpoint=path).data == expected
-    assert "starting over" in caplog.text
-    path.write_bytes(b"not a checkpoint")
-    assert encode(model, views, quality=0.8, rasterizer=RASTERIZER, checkpoint=path).data == expected
+    encoded = encode(model, views, quality=0.8, rasterizer=RASTERIZER, resume=resume)
+    assert encoded.data == expected
+    assert not encoded.resumed
+    assert encoded.stages[0].saved_seconds > 0  # the removal costs that all qualities begin with
 
 
-def test_no_stage_changes_its_inputs(scene: tuple[SplatModel, list[View]]) -> None:
+def test_damaged_files_are_made_again_with_a_word(
+    scene: tuple[SplatModel, list[View]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model, views = scene
-    statistics = RASTERIZER.color_statistics(model, views)
+    resume = Resume(tmp_path)
+    expected = encode(model, views, quality=0.8, rasterizer=RASTERIZER, resume=resume).data
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:1000])
+    assert encode(model, views, quality=0.8, rasterizer=RASTERIZER, resume=resume).data == expected
+    assert caplog.text.count("it is made again") == 2
+    caplog.clear()
+    again = encode(model, views, quality=0.8, rasterizer=RASTERIZER, resume=resume)
+    assert again.data == expected
+    assert again.stages[0].saved_seconds > 0
+    assert not caplog.text
 
-    def snapshot() -> list[torch.Tensor]:
-        held = [getattr(model, f.name) for f in dataclasses.fields(model)]
-        held += [
-            v for f in dataclasses.fields(statistics) if isinstance(v := getattr(statistics, f.name), torch.Tensor)
-        ]
-        return [t.clone() for t in (*held, *(view.read() for view in views))]
 
-    before, random_state = snapshot(), torch.get_rng_state()
-    prune(model, views, RASTERIZER, PruneConfig(early_passes=2, relative_cap=5.0), "early")
-    compact(model, statistics, 1e-7, 0.1, CompactConfig())
-    refit(model, statistics)
-    quantize(model, QuantizeConfig(bit_cost=0.01), statistics=statistics, cap=1e-7)
-    for old, new in zip(before, snapshot(), strict=True):
-        assert torch.equal(old, new)
-    assert torch.equal(random_state, torch.get_rng_state())
+@pytest.mark.parametrize("late", [0, 2])
+def test_a_stage_changes_none_of_its_inputs(scene: tuple[SplatModel, list[View]], late: int) -> None:
+    model, views = scene
+    config = config_for(0.3, overrides={"prune": {"early_passes": 2, "late_passes": late}})
+    sizes = pixel_sizes(model, [view.camera for view in views])
+    geometry = RASTERIZER.geometry_statistics(model, views)
+    colors = RASTERIZER.color_statistics(model, views)
+    stages: dict[str, Callable[[], object]] = {
+        "prune": lambda: prune(model, views, RASTERIZER, config.prune, early_schedule(config.prune)),
+        "refit": lambda: refit(model, colors),
+        "refit_geometry": lambda: refit_geometry(model, geometry),
+        "compact": lambda: compact(model, views, RASTERIZER, config, cap=None),
+        "late": lambda: prune(model, views, RASTERIZER, config.prune, late_schedule(config.prune, 1e-7)),
+        "quantize": lambda: quantize(model, views, RASTERIZER, config, cap=1e-7, pixel_size=sizes),
+        "encode": lambda: encode(model, views, config=config, rasterizer=RASTERIZER),
+    }
+
+    def held() -> list[torch.Tensor]:
+        values = [getattr(inputs, f.name) for inputs in (model, geometry, colors) for f in dataclasses.fields(inputs)]
+        return [v.clone() for v in (*values, sizes, *(view.read() for view in views)) if isinstance(v, torch.Tensor)]
+
+    before, random_state = held(), torch.get_rng_state()
+    threads = torch.get_num_threads()
+    for name, stage in stages.items():
+        stage()
+        assert all(torch.equal(old, new) for old, new in zip(before, held(), strict=True)), name
+        assert torch.equal(random_state, torch.get_rng_state()), name
+        assert torch.get_num_threads() == threads, name
 
 
 def test_compaction_makes_zeros_and_keeps_the_image(scene: tuple[SplatModel, list[View]]) -> None:
     model, views = scene
-    statistics = RASTERIZER.color_statistics(model, views)
-    compacted, report = compact(model, statistics, 1e-7, 1 / 11, CompactConfig(drop_cost=0.1))
-    assert report.ac_zero_share > report.ac_zero_share_before + 0.1
-    assert 0 < report.ac_l2_after < report.ac_l2_before  # what the paper says of it, over the AC coefficients alone
-    off, _ = compact(model, statistics, 1e-7, 1 / 11, CompactConfig(enabled=False))
-    torch.testing.assert_close(off.sh, model.sh)
+    config = config_for(
+        0.5, "paper", {"compact": {"drop_cost": 0.1, "strength": 0.1}, "quantize": {"ac_multiplier": 11}}
+    )
+    found = compact(model, views, RASTERIZER, config, cap=1e-7)
+    assert found.ac_zero_share > found.ac_zero_share_before + 0.1
+    assert 0 < found.ac_l2_after < found.ac_l2_before  # what the paper says of it, over the AC coefficients alone
+    assert found.cap == 1e-7
+    off = dataclasses.replace(config, compact=CompactConfig(enabled=False))
+    same = compact(model, views, RASTERIZER, off, cap=1e-7)
+    torch.testing.assert_close(torch.cat([same.sh_dc[:, None], same.sh_ac], 1), model.sh)
     before = RASTERIZER.removal_cost(model, views)
-    after = RASTERIZER.removal_cost(compacted, views)
+    after = RASTERIZER.removal_cost(dataclasses.replace(model, sh_dc=found.sh_dc, sh_ac=found.sh_ac), views)
+    assert found.mse_before == pytest.approx(before.sse / before.samples)
     assert after.sse < 1.1 * before.sse
 
 
@@ -202,7 +251,7 @@ def test_a_model_of_trainable_parameters_is_as_good(scene: tuple[SplatModel, lis
     parameters = {f.name: torch.nn.Parameter(getattr(model, f.name)) for f in dataclasses.fields(model)}
     trained = SplatModel(**parameters)
     expected = encode(model, views, quality=0.4, rasterizer=RASTERIZER).data
-    assert encode(trained, views, quality=0.4, rasterizer=RASTERIZER, checkpoint=tmp_path / "c").data == expected
+    assert encode(trained, views, quality=0.4, rasterizer=RASTERIZER, resume=Resume(tmp_path / "r")).data == expected
     save_ply(trained, tmp_path / "trained.ply")
     assert torch.equal(load_ply(tmp_path / "trained.ply").sh_ac, model.sh_ac)
 
@@ -242,7 +291,7 @@ def test_levels_of_the_finest_steps_that_are_taken_fit_with_room(ratio: float) -
     most = float(str(refused.value).split("at most ")[1].split()[0]) * 0.9999
     finest = dataclasses.replace(config, dc_multiplier=most, ac_multiplier=most)
     check_levels_fit(model, finest)
-    levels, _ = quantize_sh(model.sh, finest)
+    levels = torch.round(rgb_to_opponent(model.sh) / sh_steps(16, finest))
     assert MAX_SH * 0.49 < int(levels.abs().max()) <= MAX_SH / REFIT_ROOM
 
 
@@ -262,18 +311,31 @@ def test_a_model_without_photographs_of_its_own_size_is_refused() -> None:
 def test_encodes_that_prune_alike_share_the_early_pruning(scene: tuple[SplatModel, list[View]], tmp_path: Path) -> None:
     model, views = scene
     stages: list[str] = []
+    progress = Progress(lambda stage, done, total: stages.append(stage))
     coarse = config_for(0.3)
     fine = config_for(0.3, overrides={"quantize": {"ac_multiplier": 40}})
     for config in (coarse, fine):
         alone = encode(model, views, config=config, rasterizer=RASTERIZER)
         stages.clear()
         together = encode(
-            model, views, config=config, rasterizer=RASTERIZER, shared=tmp_path,
-            progress=lambda stage, done, total: stages.append(stage),
+            model, views, config=config, rasterizer=RASTERIZER, resume=Resume(tmp_path), progress=progress
         )  # fmt: skip
         assert together.data == alone.data
         assert [a.details for a in together.stages] == [b.details for b in alone.stages]
         assert any(stage.startswith("early") for stage in stages) == (config is coarse)
-        assert together.stages[0].seconds > 0
-    encode(model, views, config=config_for(0.8), rasterizer=RASTERIZER, shared=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+        assert (together.stages[0].saved_seconds > 0) == (config is fine)
+        assert not together.resumed
+    encode(model, views, config=config_for(0.8), rasterizer=RASTERIZER, resume=Resume(tmp_path))
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == ["costs", "early", "early"]
+
+
+def test_a_disk_that_takes_nothing_is_no_error(
+    scene: tuple[SplatModel, list[View]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, views = scene
+    expected = encode(model, views, quality=0.2, rasterizer=RASTERIZER).data
+    (tmp_path / "file").write_text("in the way")
+    assert encode(model, views, quality=0.2, rasterizer=RASTERIZER, resume=Resume(tmp_path / "file")).data == expected
+    monkeypatch.setattr(files, "LEFT_FREE", 1 << 60)
+    assert encode(model, views, quality=0.2, rasterizer=RASTERIZER, resume=Resume(tmp_path / "full")).data == expected
+    assert list((tmp_path / "full").iterdir()) == []

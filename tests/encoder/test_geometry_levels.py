@@ -11,7 +11,7 @@ from torch import Tensor
 
 from potr.encoder import geometry_levels
 from potr.encoder.config import QuantizeConfig
-from potr.encoder.geometry_levels import ABSOLUTE_RIDGE, RELATIVE_RIDGE, choose_levels
+from potr.encoder.geometry_levels import ABSOLUTE_RIDGE, RELATIVE_RIDGE, best_levels
 from potr.encoder.quantize import quantize_geometry
 from potr.format.decode import dequantize
 from potr.format.quantized import QuantizedModel, dequantized_rotation, squared_w, validate
@@ -32,7 +32,7 @@ def problem(n: int, seed: int = 0) -> tuple[QuantizedModel, SplatModel, Tensor, 
         sh_dc=torch.randn(n, 3, generator=g),
         sh_ac=torch.zeros(n, 0, 3),
     )
-    quantized, order = quantize_geometry(model, CONFIG)
+    quantized, order = quantize_geometry(model, CONFIG, torch.zeros(n))
     seen = torch.randn(n, 14, 10, generator=g) * (1.5 * torch.randn(n, 1, 1, generator=g)).exp() * 10
     row, column = torch.tril_indices(10, 10)
     hessian = (seen.transpose(1, 2) @ seen)[:, row, column]
@@ -93,7 +93,7 @@ def entropy(quantized: QuantizedModel) -> float:
 
 def test_without_a_price_no_level_of_a_splat_could_be_better() -> None:
     quantized, model, curvature, gradient = problem(12)
-    chosen = choose_levels(quantized, model, curvature, gradient, 0.0, sweeps=40)
+    chosen = best_levels(quantized, model, curvature, gradient, 0.0, sweeps=40)
     for k, levels in enumerate(levels_of(chosen)):
         least = distortion(quantized, model, curvature, gradient, k, levels)
         for column in range(7):
@@ -109,7 +109,7 @@ def test_every_sweep_lowers_the_distortion_without_a_price() -> None:
     quantized, model, curvature, gradient = problem(60)
     errors = [total_distortion(quantized, (model, curvature, gradient))]
     for _ in range(3):
-        quantized = choose_levels(quantized, model, curvature, gradient, 0.0, sweeps=1)
+        quantized = best_levels(quantized, model, curvature, gradient, 0.0, sweeps=1)
         errors.append(total_distortion(quantized, (model, curvature, gradient)))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] - 0.1 * abs(errors[0])
@@ -117,7 +117,7 @@ def test_every_sweep_lowers_the_distortion_without_a_price() -> None:
 
 def test_a_higher_price_buys_fewer_bits_for_more_error() -> None:
     quantized, model, curvature, gradient = problem(500)
-    chosen = [choose_levels(quantized, model, curvature, gradient, price) for price in (0.0, 3.0, 30.0, 300.0)]
+    chosen = [best_levels(quantized, model, curvature, gradient, price) for price in (0.0, 3.0, 30.0, 300.0)]
     bits = [entropy(c) for c in chosen]
     errors = [total_distortion(c, (model, curvature, gradient)) for c in chosen]
     assert bits == sorted(bits, reverse=True)
@@ -135,7 +135,7 @@ def test_splats_hardly_seen_take_the_commonest_levels_and_unseen_ones_keep_their
     curvature[hardly] *= 1e-9
     curvature[unseen] = 0
     gradient[hardly | unseen] = 0
-    before, after = levels_of(quantized), levels_of(choose_levels(quantized, model, curvature, gradient, 50.0))
+    before, after = levels_of(quantized), levels_of(best_levels(quantized, model, curvature, gradient, 50.0))
     assert np.array_equal(after[unseen.numpy()], before[unseen.numpy()])
     before, after = before[hardly.numpy()], after[hardly.numpy()]
     assert len(np.unique(after[:, 0])) == 1
@@ -162,24 +162,25 @@ def test_spheres_are_not_turned_where_bits_cost() -> None:
         opacity_logits=torch.where(mask[:, 0], decoded.opacity_logits, model.opacity_logits),
     )
     gradient = torch.zeros_like(gradient)
-    chosen = choose_levels(quantized, model, curvature * 1e4, gradient, 1.0)
+    chosen = best_levels(quantized, model, curvature * 1e4, gradient, 1.0)
     assert np.array_equal(chosen.log_scales[spheres], scales[spheres])
     assert not chosen.rotation[spheres].any()
-    free = choose_levels(quantized, model, curvature * 1e4, gradient, 0.0)
+    free = best_levels(quantized, model, curvature * 1e4, gradient, 0.0)
     assert np.array_equal(free.log_scales[spheres], scales[spheres])
 
 
-def test_chunks_change_nothing_and_the_number_of_threads_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    quantized, model, curvature, gradient = problem(300)
-    expected = choose_levels(quantized, model, curvature, gradient, 10.0)
+def test_chunks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantized, model, curvature, gradient = problem(3000)
+    monkeypatch.setattr(geometry_levels, "_CPU_CHUNK", 1 << 14)  # operations long enough to be shared among threads
     before = torch.get_num_threads()
-    monkeypatch.setattr(geometry_levels, "_CHUNK", 77)
     torch.set_num_threads(2)
     try:
-        assert_identical(choose_levels(quantized, model, curvature, gradient, 10.0), expected)
-        assert torch.get_num_threads() == 2
+        expected = best_levels(quantized, model, curvature, gradient, 10.0, sweeps=1)
     finally:
         torch.set_num_threads(before)
+    for chunk in (77, 1 << 11):
+        monkeypatch.setattr(geometry_levels, "_CPU_CHUNK", chunk)
+        assert_identical(best_levels(quantized, model, curvature, gradient, 10.0, sweeps=1), expected)
 
 
 def test_rotations_at_the_rim_stay_valid() -> None:
@@ -192,9 +193,9 @@ def test_rotations_at_the_rim_stay_valid() -> None:
         quantized, rotation=rim, rotation_step=float(np.float32(0.1)), log_scales=wide, scale_step=2.0**-13
     )
     validate(quantized)
-    validate(choose_levels(quantized, model, curvature, gradient, 1.0, sweeps=1))
+    validate(best_levels(quantized, model, curvature, gradient, 1.0, sweeps=1))
 
 
 def test_no_splats() -> None:
     quantized, model, curvature, gradient = problem(0)
-    assert_identical(choose_levels(quantized, model, curvature, gradient, 1.0), quantized)
+    assert_identical(best_levels(quantized, model, curvature, gradient, 1.0), quantized)

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.bench_goals import encoder
 from experiments.scene_like import photographed, ring_cameras, scene_like
-from potr.encoder.prune import final_cap, select_removals
+from potr.encoder.prune import select_removals
 from potr.encoder.quality import PRESETS, config_for
 from potr.model.cameras import View
 from potr.model.splats import SplatModel
@@ -31,7 +31,7 @@ def check_selection(model: SplatModel, views: Sequence[View], rasterizer: Raster
     config = config_for(0.5).prune
     expected = CPU.removal_cost(model, views)
     found = rasterizer.removal_cost(model.to(rasterizer.device), views)
-    cap = final_cap(config, expected.sse / expected.samples, model.num_splats)
+    cap = config.final_cap(expected.sse / expected.samples, model.num_splats)
     for share in (0.1, 0.4):
         there, _ = select_removals(found, config, cap=cap, share=share, target=None)
         here, charged = select_removals(expected, config, cap=cap, share=share, target=None)

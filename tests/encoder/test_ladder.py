@@ -7,8 +7,7 @@ from itertools import pairwise
 import pytest
 
 from potr.encoder.config import CodecConfig
-from potr.encoder.ladder import RUNG_NAMES, RUNGS, rung_config
-from potr.encoder.quality import config_for
+from potr.encoder.quality import RUNG_NAMES, RUNGS, config_for, rung_config
 from potr.errors import ConfigError
 
 QUALITIES = [0.01, 0.1, 0.3, 0.5, 0.8, 1.0]
@@ -25,7 +24,7 @@ def test_the_ends_are_the_presets(quality: float) -> None:
     last, default = rung_config(quality, RUNG_NAMES[-1]), config_for(quality, "default")
     given, wanted = parameters(last), parameters(default)
     missing = [path for path in wanted if given[path] != wanted[path]]
-    assert not missing, f"no rung of potr/encoder/ladder.py takes {', '.join(missing)}"
+    assert not missing, f"no rung of potr/encoder/quality.py takes {', '.join(missing)}"
     assert last == default
 
 

@@ -3,7 +3,7 @@ import pytest
 from hydra._internal.utils import get_args_parser
 
 from potr.encoder.config import Criterion
-from potr.encoder.overrides import coerce, parse_overrides, refuse_options
+from potr.encoder.quality import coerce, parse_overrides, refuse_options
 from potr.errors import ConfigError
 from potr.experiment import schema
 from potr.run import HYDRA_OPTIONS

@@ -11,8 +11,17 @@ import torch
 
 import potr
 from potr import cli
-from potr.encoder.placed_views import TRAINING, USUAL_MSE, config_for_renders, views_around, without_invisible
-from potr.encoder.placing import around, inside, layout, spiral
+from potr.encoder.placed_views import (
+    TRAINING,
+    USUAL_MSE,
+    around,
+    config_for_renders,
+    inside,
+    layout,
+    spiral,
+    views_around,
+    without_invisible,
+)
 from potr.encoder.quality import config_for
 from potr.errors import SceneError
 from potr.evaluate.measure import evaluate

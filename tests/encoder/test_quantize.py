@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Laws of the quantiser: errors within half a step, both ends of every range, order, idempotence."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import potr.encoder.quantize as quantize_module
-from potr.encoder.config import QuantizeConfig
-from potr.encoder.quantize import (
-    nearest_opacity,
-    opacity_table,
-    quantize,
-    quantize_colors,
-    quantize_geometry,
-    required_depths,
-)
-from potr.encoder.sh_rates import measured_rates
+from potr.encoder import color_levels, sh_solver
+from potr.encoder.color_levels import quantize_colors
+from potr.encoder.config import CodecConfig, QuantizeConfig
+from potr.encoder.quality import config_for
+from potr.encoder.quantize import nearest_opacity, opacity_table, quantize_geometry, required_depths
+from potr.encoder.quantize import quantize as quantize_all
+from potr.encoder.sh_solver import measured_rates, quantize_group
 from potr.format.decode import dequantize
 from potr.format.quantized import MAX_DEPTH, QuantizedModel
+from potr.model.opponent import opponent_to_rgb
 from potr.model.rotation import quats_to_matrices
 from potr.model.splats import SplatModel
 from potr.render.base import ColorStatistics
+from potr.render.select import select
+from tests.helpers.scenes import random_views
 
 
 def random_model(n: int, degree: int = 3, seed: int = 0) -> SplatModel:
@@ -36,6 +38,13 @@ def random_model(n: int, degree: int = 3, seed: int = 0) -> SplatModel:
         sh_dc=torch.randn(n, 3, generator=g),
         sh_ac=0.1 * torch.randn(n, k - 1, 3, generator=g),
     )
+
+
+def quantize(model: SplatModel, config: QuantizeConfig) -> QuantizedModel:
+    """All attributes to the closest levels."""
+    quantized, order = quantize_geometry(model, config, torch.zeros(model.num_splats))
+    levels, _ = quantize_group(None, model.sh[order], torch.from_numpy(quantized.sh_steps), 0.0, None, False)
+    return replace(quantized, sh=levels.numpy())
 
 
 def matched(model: SplatModel, config: QuantizeConfig) -> tuple[SplatModel, SplatModel]:
@@ -86,9 +95,12 @@ def test_precision_follows_the_splat() -> None:
 
 def test_a_splat_whose_centre_no_view_sees_keeps_its_size_and_place() -> None:
     model = random_model(50)
-    unsighted = torch.full((50,), torch.inf)
-    config = QuantizeConfig()
-    plain, unseen = quantize(model, config), quantize(model, config, pixel_size=unsighted)
+    unsighted, small = torch.full((50,), torch.inf), torch.full((50,), 1e-9)
+    config = CodecConfig("closest", quantize=QuantizeConfig(joint_rounding=False))
+    raster, views = select("cpu", threads=1), random_views(1, 1)
+    plain, unseen = (
+        quantize_all(model, views, raster, config, cap=0.0, pixel_size=s).model for s in (small, unsighted)
+    )
     assert unseen.depths.tolist() == plain.depths.tolist()
     assert torch.equal(dequantize(unseen).log_scales, dequantize(plain).log_scales)
 
@@ -150,83 +162,85 @@ def test_inputs_are_left_alone() -> None:
         assert torch.equal(getattr(model, name), tensor)
 
 
-def test_groups_of_colours_leave_the_rest_free_to_move() -> None:
-    model = random_model(50, degree=1)
-    config = QuantizeConfig(color_groups=3, joint_rounding=False)
-    geometry, order = quantize_geometry(model, config)
-    sh = model.sh[order]
-    seen: list[Tensor] = []
+class Watched:
+    """Stands for a rasteriser and for the refit: every splat's colour is moved by 1."""
 
-    def moved(current: Tensor, share: float) -> tuple[Tensor, ColorStatistics]:
-        seen.append(current.clone())
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[Tensor] = []
+        self.shares: list[float] = []
+        monkeypatch.setattr(color_levels, "refit", self.refit)
+
+    def color_statistics(self, model: SplatModel, views: object, **options: object) -> ColorStatistics:
+        self.seen.append(model.sh)
         nothing = torch.zeros(0)
-        return current + 1.0, ColorStatistics(nothing, nothing, nothing, nothing, nothing, 0.0, 0)
+        return ColorStatistics(nothing, nothing, nothing, nothing, nothing, 0.0, 1)
 
-    result = dequantize(quantize_colors(geometry, sh, config, None, 0.0, refitted=moved)).sh
-    at_once = dequantize(quantize_colors(geometry, sh, config, None, 0.0)).sh
-    assert len(seen) == 2
-    group = torch.arange(50) % 3
+    def refit(self, model: SplatModel, statistics: object, relaxation: float, share: float) -> SplatModel:
+        self.shares.append(share)
+        return model.with_sh(model.sh + 1.0)
+
+    def levels(self, model: SplatModel, **changes: Any) -> Tensor:
+        """The colours [N, K, 3] that the levels stand for."""
+        config = CodecConfig("colours", quantize=QuantizeConfig(joint_rounding=False, **changes))
+        steps = np.full((model.sh.shape[1], 3), 1 / 11, np.float32)
+        raster: Any = self
+        levels, _ = quantize_colors(model, [], raster, config, 0.0, steps)
+        return opponent_to_rgb(torch.from_numpy(levels) * torch.from_numpy(steps))
+
+
+def test_groups_of_colours_leave_the_rest_free_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, watched = random_model(50, degree=1), Watched(monkeypatch)
+    result = watched.levels(model, color_groups=3)
+    at_once = Watched(monkeypatch).levels(model)
+    assert len(watched.seen) == 3
+    group, sh = torch.arange(50) % 3, model.sh
     torch.testing.assert_close(result[group == 0], at_once[group == 0])
-    for number, current in enumerate(seen):  # done before: as the decoder has them; the others: moved so many times
+    for number, current in enumerate(watched.seen[1:]):  # done: as the decoder has them; others: moved so many times
         for other in range(3):
             expected = result[group == other] if other <= number else sh[group == other] + number
             torch.testing.assert_close(current[group == other], expected, atol=1e-5, rtol=1e-5)
-    assert ((result - sh)[group == 2] - 2).abs().max() < 1.01 * 3**0.5 / config.dc_multiplier
+    assert ((result - sh)[group == 2] - 2).abs().max() < 1.01 * 3**0.5 / 11
+    assert watched.shares == pytest.approx([2 / 3, 1 / 3])
 
 
-def test_a_second_round_moves_one_group_at_a_time() -> None:
-    model = random_model(50, degree=1)
-    config = QuantizeConfig(color_groups=2, color_rounds=2, joint_rounding=False)
-    geometry, order = quantize_geometry(model, config)
-    seen: list[tuple[Tensor, float]] = []
-
-    def moved(current: Tensor, share: float) -> tuple[Tensor, ColorStatistics]:
-        seen.append((current.clone(), share))
-        nothing = torch.zeros(0)
-        return current + 1.0, ColorStatistics(nothing, nothing, nothing, nothing, nothing, 0.0, 0)
-
-    result = dequantize(quantize_colors(geometry, model.sh[order], config, None, 0.0, refitted=moved)).sh
-    assert [share for _, share in seen] == [0.5, 0.5, 0.5]
+def test_a_second_round_moves_one_group_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    result = watched.levels(random_model(50, degree=1), color_groups=2, color_rounds=2)
+    assert watched.shares == [0.5, 0.5, 0.5]
     group = torch.arange(50) % 2
-    before_second, before_last = seen[1][0], seen[2][0]
+    before_second, before_last = watched.seen[2:]
     torch.testing.assert_close(before_last[group == 1], before_second[group == 1])  # the first group's turn
     assert ((before_last - before_second)[group == 0] - 1).abs().max() < 0.2
     torch.testing.assert_close(result[group == 0], before_last[group == 0], atol=1e-5, rtol=1e-5)
     assert ((result - before_last)[group == 1] - 1).abs().max() < 0.2
 
 
-def test_one_group_has_one_round() -> None:
-    model = random_model(20, degree=1)
-    config = QuantizeConfig(color_groups=1, color_rounds=3, joint_rounding=False)
-    geometry, order = quantize_geometry(model, config)
-
-    def never(sh: Tensor, share: float) -> tuple[Tensor, ColorStatistics]:
-        raise AssertionError
-
-    quantize_colors(geometry, model.sh[order], config, None, 0.0, refitted=never)
+def test_one_group_has_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    watched.levels(random_model(20, degree=1), color_groups=1, color_rounds=3)
+    assert len(watched.seen) == 1
 
 
 def test_measured_rates_are_those_of_the_levels_chosen_before(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(40, degree=1)
-    config = QuantizeConfig(color_groups=2, color_rounds=2, measured_rates=True, joint_rounding=False)
-    geometry, order = quantize_geometry(model, config)
     measured: list[int] = []
 
     def counted(levels: Tensor) -> Tensor:
         measured.append(len(levels))
         return measured_rates(levels)
 
-    monkeypatch.setattr(quantize_module, "measured_rates", counted)
-    nothing = torch.zeros(0)
-    statistics = ColorStatistics(nothing, nothing, nothing, nothing, nothing, 0.0, 0)
-    quantize_colors(geometry, model.sh[order], config, None, 0.0, refitted=lambda sh, share: (sh, statistics))
+    monkeypatch.setattr(sh_solver, "measured_rates", counted)
+    quantize = QuantizeConfig(color_groups=2, color_rounds=2, measured_rates=True)
+    steps = np.full((4, 3), 1 / 11, np.float32)
+    raster, views = select("cpu", threads=1), random_views(1, 1)
+    quantize_colors(model, views, raster, CodecConfig("measured", quantize=quantize), 1e-6, steps)
     assert measured == [20, 20, 40, 40]  # the first group by assumed rates, then all that is chosen
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_fewer_splats_than_groups(n: int) -> None:
-    model = random_model(n)
-    config = QuantizeConfig(color_groups=16)
-    geometry, order = quantize_geometry(model, config)
-    found = quantize_colors(geometry, model.sh[order], config, None, 0.0, refitted=None)
-    assert found.num_splats == n
+    model, config = random_model(n), config_for(0.5, overrides={"quantize": {"color_groups": 16}})
+    sizes, views = torch.full((n,), 0.01), random_views(1, 1)
+    found = quantize_all(model, views, select("cpu", threads=1), config, cap=1e-6, pixel_size=sizes)
+    assert found.model.num_splats == n
+    assert dequantize(found.model).sh_degree == 3

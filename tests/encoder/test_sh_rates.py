@@ -4,8 +4,7 @@
 import pytest
 import torch
 
-from potr.encoder.sh_rates import assumed_rates, measured_rates
-from potr.encoder.sh_solver import RATE_LEVELS
+from potr.encoder.sh_solver import RATE_LEVELS, assumed_rates, measured_rates
 
 
 def geometric(n: int, coefficients: int, stay: float) -> torch.Tensor:

@@ -6,19 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from potr.encoder.sh_rates import assumed_rates
 from potr.encoder.sh_solver import (
     ANCHOR,
     RATE_LEVELS,
     CompactParameters,
     RateModel,
+    assumed_rates,
     compact,
-    compact_reference,
     round_coefficients,
     unpack_hessian,
 )
 from potr.model.sh import sh_basis
-from tests.helpers.sh_problems import seen_from_a_cone
+from tests.helpers.sh_problems import compact_reference, seen_from_a_cone
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])

@@ -20,6 +20,7 @@ from potr.evaluate.speed import frames_per_second
 from potr.io.folder import load_scene
 from potr.model.cameras import RGB, WHITE, Camera, View
 from potr.model.splats import SplatModel
+from potr.progress import Progress
 from potr.render.select import select
 
 MODEL = SplatModel(
@@ -54,7 +55,7 @@ def test_report_holds_each_view_and_the_means() -> None:
     told, backgrounds = [], []
     scene = views()
     raster = FakeRasterizer(lambda camera, background: backgrounds.append(background))
-    report = evaluate(MODEL, scene, raster, progress=lambda *event: told.append(event))
+    report = evaluate(MODEL, scene, raster, progress=Progress(lambda *event: told.append(event), "evaluate"))
     expected = [(v.name, psnr(FakeRasterizer().render(MODEL, v.camera, WHITE), v.read())) for v in scene]
     assert [(view.name, view.psnr) for view in report.views] == expected
     assert report.psnr == pytest.approx(sum(value for _, value in expected) / 3)

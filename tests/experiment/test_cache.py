@@ -12,27 +12,12 @@ import torch
 from PIL import Image
 
 import potr
-from potr.experiment import cache, pipeline
-from potr.experiment.cache import CachedCosts, with_cached_photos
+from potr.experiment import pipeline
+from potr.experiment.photo_cache import with_cached_photos
 from potr.experiment.scenes import open
 from potr.experiment.schema import DatasetConfig, EvaluateConfig, PruneOverrides, RunConfig
 from potr.model.scene import Scene
-from potr.render.base import Rasterizer, RemovalCost
 from tests.helpers.scene_folder import make_scene_folder
-
-
-class Counting:
-    """A rasteriser that counts its removal passes."""
-
-    def __init__(self) -> None:
-        self.inner, self.passes = potr.select_rasterizer("cpu"), 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def removal_cost(self, *arguments: Any, **options: Any) -> RemovalCost:
-        self.passes += 1
-        return self.inner.removal_cost(*arguments, **options)
 
 
 def a_config(scene: Path, outputs: Path, **changes: Any) -> RunConfig:
@@ -90,46 +75,6 @@ def test_another_photograph_of_the_same_name_is_read(scene: Scene, tmp_path: Pat
         assert float(view.read().mean()) == pytest.approx(level / 255)
 
 
-def test_costs_of_the_first_model_are_computed_once(scene: Scene, tmp_path: Path) -> None:
-    counting: Any = Counting()
-    rasterizer: Rasterizer = CachedCosts(counting, scene.model, tmp_path)
-    first = rasterizer.removal_cost(scene.model.detach(), scene.train_views)
-    again = CachedCosts(counting, scene.model, tmp_path).removal_cost(scene.model, scene.train_views)
-    assert counting.passes == 1
-    for f in dataclasses.fields(first):
-        a, b = getattr(first, f.name), getattr(again, f.name)
-        assert torch.equal(a, b) and a.dtype == b.dtype if isinstance(a, torch.Tensor) else a == b
-    rasterizer.removal_cost(scene.model, scene.train_views[:3])  # other views
-    rasterizer.removal_cost(scene.model.select(torch.arange(5)), scene.train_views)  # another model: never kept
-    rasterizer.removal_cost(scene.model.select(torch.arange(5)), scene.train_views)
-    assert counting.passes == 4
-    assert len(list((tmp_path / "costs").iterdir())) == 2
-    for path in (tmp_path / "costs").iterdir():
-        path.write_bytes(b"PK not an archive")
-    assert torch.equal(rasterizer.removal_cost(scene.model, scene.train_views).delta_sse, first.delta_sse)
-    assert counting.passes == 5
-
-
-def test_another_instruction_set_has_costs_of_its_own(scene: Scene, tmp_path: Path) -> None:
-    for name in ("x86-64-v3", "x86-64-v4"):
-        counting: Any = Counting()
-        counting.instruction_set = name
-        CachedCosts(counting, scene.model, tmp_path).removal_cost(scene.model, scene.train_views)
-        assert counting.passes == 1
-
-
-def test_a_cache_that_cannot_be_written_is_no_error(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    costs = CachedCosts(potr.select_rasterizer("cpu"), scene.model, tmp_path / "file")
-    assert costs.removal_cost(scene.model, scene.train_views).samples > 0
-    monkeypatch.setattr(cache, "_LEFT_FREE", 1 << 60)
-    full = CachedCosts(potr.select_rasterizer("cpu"), scene.model, tmp_path / "full")
-    assert full.removal_cost(scene.model, scene.train_views).samples > 0
-    assert list((tmp_path / "full").rglob("*.npz")) == []
-
-
 def test_runs_share_the_scene_and_give_the_bytes_they_give_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,11 +90,15 @@ def test_runs_share_the_scene_and_give_the_bytes_they_give_alone(
     scenes = open.LastScene()
     shared = [pipeline.run(a_config(folder, tmp_path / "shared", quality=q), scenes=scenes) for q in (0.2, 0.8)]
     assert len(opened) == 1
-    assert {path.name for path in (tmp_path / "shared" / ".cache").iterdir()} == {"photos", "costs", "pruned", "before"}
+    shared_cache = tmp_path / "shared" / ".cache"
+    assert {path.name for path in shared_cache.iterdir()} == {"photos", "encode"}
+    names = sorted(path.name.partition("-")[0] for path in (shared_cache / "encode").iterdir())
+    assert names == ["before", "costs", "early", "early"]
     alone = [pipeline.run(a_config(folder, tmp_path / "alone", quality=q, cache=False)) for q in (0.2, 0.8)]
     assert len(opened) == 3
     assert not (tmp_path / "alone" / ".cache").exists()
-    assert shared[1].encode_seconds["prune_early"] > shared[1].stages[0]["seconds"]  # with the first pass, found
+    assert shared[0].saved_seconds == {}
+    assert shared[1].saved_seconds.keys() == {"prune_early"}  # the first pass, found
     assert [r.bitstream_sha256 for r in shared] == [r.bitstream_sha256 for r in alone]
     shutil.rmtree(tmp_path / "shared" / ".cache")
     forced = pipeline.run(a_config(folder, tmp_path / "shared", quality=0.2, force=True))
@@ -171,7 +120,7 @@ def test_a_changed_photograph_is_another_scene(tmp_path: Path) -> None:
 
 def test_no_part_of_the_cache_can_fail_a_run(tmp_path: Path) -> None:
     folder = make_scene_folder(tmp_path / "scene" / "ball")
-    for part in ("photos", "costs", "pruned", "before"):
+    for part in ("photos", "encode"):
         (tmp_path / "outputs" / ".cache").mkdir(parents=True, exist_ok=True)
         (tmp_path / "outputs" / ".cache" / part).write_text("in the way")
     assert pipeline.run(a_config(folder, tmp_path / "outputs")).bytes > 0

@@ -13,9 +13,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from potr.encoder.config import Criterion
-from potr.encoder.ladder import RUNG_NAMES, rung_config
-from potr.encoder.overrides import STAGES
-from potr.encoder.quality import PRESETS, config_for, overridden
+from potr.encoder.quality import PRESETS, RUNG_NAMES, STAGES, config_for, overridden, rung_config
 from potr.errors import ConfigError
 from potr.experiment import schema
 from potr.experiment.identity import run_name

@@ -19,7 +19,7 @@ from potr.errors import ConfigError, PotrError
 from potr.evaluate.measure import evaluate
 from potr.evaluate.metrics import to_8bit
 from potr.evaluate.weights import WeightsUnavailable
-from potr.experiment import codec, measure, pipeline
+from potr.experiment import codec, identity, measure, pipeline
 from potr.experiment.identity import config_sha256, inputs_sha256, run_name
 from potr.experiment.report.view_pictures import read_views
 from potr.experiment.result import RunResult, read_result
@@ -156,6 +156,25 @@ def test_a_damaged_result_is_done_again(scene_folder: Path, tmp_path: Path, capl
     assert "scene.potr is not what result.json measured" in caplog.text
 
 
+def test_what_other_code_made_is_made_again_with_a_word(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = a_config(scene_folder, tmp_path)
+    first = pipeline.run(config)
+    assert first.code_sha256 == identity.results_code_sha256()
+    for number, key in enumerate(
+        ("results_code_sha256", "config_sha256")
+    ):  # the second: settings with other parameters
+        monkeypatch.setattr(identity, "results_code_sha256", lambda number=number: f"code {number}")
+        monkeypatch.setattr(identity, key, lambda *_, number=number: f"code {number}")
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            again = pipeline.run(config)
+        assert "made by another version (potr 0.1.0) of the code; it is done again" in caplog.text
+        assert again.code_sha256 == f"code {number}"
+        assert again.bitstream_sha256 == first.bitstream_sha256
+
+
 def test_another_scene_of_the_same_name_is_not_mistaken_for_this_one(
     finished: tuple[RunConfig, RunResult], tmp_path: Path
 ) -> None:
@@ -195,27 +214,32 @@ class Interruption:
 
 
 @pytest.mark.parametrize(
-    "stage", ["early pruning pass 2/3", "compaction statistics, step 2/3", "late pruning pass 2/2"]
+    ("stage", "cache"),
+    [("early pruning pass 2/3", True), ("compaction statistics, step 2/3", False), ("late pruning pass 2/2", True)],
 )
-def test_an_interrupted_prune_resumes_to_the_same_bytes(stage: str, scene_folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_prune_resumes_to_the_same_bytes(
+    stage: str, cache: bool, scene_folder: Path, tmp_path: Path
+) -> None:
     passes = PruneOverrides(early_passes=3, late_passes=2)
-    config = a_config(scene_folder, tmp_path / "a", prune=passes)
+    config = a_config(scene_folder, tmp_path / "a", prune=passes, cache=cache)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(config, progress=Interruption(stage))
+        pipeline.run(config, progress=potr.Progress(Interruption(stage)))
     folder = tmp_path / "a" / "ball" / run_name(config)
     files = {path.name for path in folder.iterdir()}
-    assert files == {"config.yaml", "run.log", "prune.checkpoint"}
+    assert files == {"config.yaml", "run.log", *([] if cache else ["resume"])}
     assert "goes on from the last pruning pass" in (folder / "run.log").read_text()
 
     stages: list[str] = []
-    resumed = pipeline.run(config, progress=lambda stage, done, total: stages.append(stage))
+    resumed = pipeline.run(config, progress=potr.Progress(lambda stage, done, total: stages.append(stage)))
     assert "early pruning pass 1/3" not in stages
     assert stage in stages
     uninterrupted = pipeline.run(a_config(scene_folder, tmp_path / "b", prune=passes))
-    assert (resumed.resumed, uninterrupted.resumed) == (True, False)
+    assert (resumed.resumed, uninterrupted.resumed) == ("pruning" in stage, False)
+    assert resumed.saved_seconds["prune_early"] > 0
+    assert uninterrupted.saved_seconds == {}
     assert resumed.bitstream_sha256 == uninterrupted.bitstream_sha256
     assert _pass_lists(resumed) == _pass_lists(uninterrupted)
-    assert not (folder / "prune.checkpoint").exists()
+    assert not (folder / "resume").exists()
 
 
 def _pass_lists(result: RunResult) -> list[Any]:

@@ -10,7 +10,6 @@ import pytest
 
 import potr
 from potr import cli
-from potr.encoder import encode, targeted
 from potr.evaluate.measure import evaluate
 from potr.experiment import pipeline, summary
 from potr.experiment.identity import run_name
@@ -64,7 +63,7 @@ def test_a_size_is_met_and_interrupted_searches_go_on_to_the_same_bytes(
     assert sum(p["removed"] for s in found.encoded.stages for p in s.details.get("passes", [])) == (
         scene.model.num_splats - found.trials[-1].splats
     )
-    path = tmp_path / "search"
+    resume = potr.Resume(tmp_path / "search")
     for at in ("trial 1, quality 0.5000: early pruning pass 2/", "trial 2, ", ": quantisation statistics"):
 
         def interrupt(stage: str, done: int, total: int, /, at: str = at) -> None:
@@ -73,33 +72,56 @@ def test_a_size_is_met_and_interrupted_searches_go_on_to_the_same_bytes(
 
         with pytest.raises(KeyboardInterrupt):
             potr.encode_to_target(
-                scene.model, scene.train_views, target, config_at=config_at, checkpoint=path, progress=interrupt
+                scene.model,
+                scene.train_views,
+                target,
+                config_at=config_at,
+                resume=resume,
+                progress=potr.Progress(interrupt),
             )
-        assert path.exists()
+        assert resume.folder is not None
+        assert resume.folder.exists()
     asked: set[str] = set()
     resumed = potr.encode_to_target(
-        scene.model, scene.train_views, target, config_at=config_at, checkpoint=path,
-        progress=lambda stage, done, total, /: asked.add(stage),
+        scene.model, scene.train_views, target, config_at=config_at, resume=resume,
+        progress=potr.Progress(lambda stage, done, total, /: asked.add(stage)),
     )  # fmt: skip
     assert resumed.resumed
     assert resumed.encoded.data == found.encoded.data
     assert [t.quality for t in resumed.trials] == [t.quality for t in found.trials]
     assert not any(stage.startswith("trial 1,") for stage in asked)
+    names = {path.name.partition("-")[0] for path in (tmp_path / "search").iterdir()}
+    assert names == {"costs", "early"}  # of use to others
+    resume.clear()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_trials_share_the_early_pruning(scene: potr.Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = []
-    real = encode.prune
+def test_trials_are_what_their_qualities_give_and_share_the_first_costs(scene: potr.Scene, tmp_path: Path) -> None:
+    stages: list[str] = []
+    progress = potr.Progress(lambda stage, done, total: stages.append(stage))
+    found = potr.encode_to_target(
+        scene.model, scene.train_views, potr.Target(splats=170), config_at=config_at, progress=progress,
+        resume=potr.Resume(tmp_path),
+    )  # fmt: skip
+    alone = potr.encode(scene.model, scene.train_views, config=config_at(found.quality))
+    assert found.encoded.data == alone.data
+    assert len(found.trials) > 1
+    first = {stage for stage in stages if stage.endswith("early pruning pass 1/2")}
+    assert {stage.partition(",")[0] for stage in first} == {"trial 1"}
 
-    def counted(*args: Any, **options: Any) -> Any:
-        if args[4] == "early" and not options["state"].finished:
-            passes.append(args[0].num_splats)
-        return real(*args, **options)
 
-    monkeypatch.setattr(encode, "prune", counted)
-    potr.encode_to_target(scene.model, scene.train_views, potr.Target(splats=210), config_at=config_at)
-    assert passes == []  # the encoder is always given what the trajectory has pruned
+def test_no_refits_between_passes_and_a_trial_coarser_than_the_one_before(scene: potr.Scene) -> None:
+    # Trials once went on from one another's pruning, and one that had been refitted at its end alone was mistaken for
+    # one without refits: an IndexError after minutes.
+    def at(quality: float) -> potr.CodecConfig:
+        return potr.config_for(quality, overrides={"prune": {"early_passes": 3, "refit_rounds": 0}})
+
+    assert at(0.5).prune.final_refit_rounds > 0
+    size = len(potr.encode(scene.model, scene.train_views, config=at(0.2)).data)
+    target = potr.Target(size_mb=size / 1e6)
+    found = potr.encode_to_target(scene.model, scene.train_views, target, config_at=at)
+    assert found.trials[1].quality < found.trials[0].quality == 0.5
+    assert len(found.encoded.data) == pytest.approx(size, rel=0.02)
 
 
 def test_a_loss_is_met_on_the_training_views(
@@ -180,11 +202,23 @@ def test_contradictions_are_refused_when_a_run_is_composed() -> None:
     assert run_name(dataclasses.replace(paper, target=TargetConfig())) == "paper,q0.5"
 
 
-def test_a_damaged_search_file_starts_over(scene: potr.Scene, tmp_path: Path) -> None:
-    path = tmp_path / "search"
-    path.write_bytes(b"no archive")
-    target = potr.Target(splats=210)
-    found = targeted.encode_to_target(scene.model, scene.train_views, target, config_at=config_at, checkpoint=path)
-    assert not found.resumed
-    assert found.trials[-1].splats == pytest.approx(210, rel=0.02)
-    json.dumps(found.to_dict(), allow_nan=False)
+def test_a_damaged_trial_is_made_again(scene: potr.Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def interrupt(stage: str, done: int, total: int, /) -> None:
+        if stage.startswith("trial 2,"):
+            raise KeyboardInterrupt
+
+    def found(progress: potr.Progress) -> potr.Targeted:
+        return potr.encode_to_target(
+            scene.model, scene.train_views, potr.Target(splats=170), config_at=config_at,
+            resume=potr.Resume(tmp_path), progress=progress,
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        found(potr.Progress(interrupt))
+    (trial,) = tmp_path.glob("trial-*")
+    trial.write_bytes(b"no archive")
+    again = found(potr.Progress())
+    assert f"{trial}: unreadable" in caplog.text
+    assert again.trials[-1].splats == pytest.approx(170, rel=0.02)
+    assert list(tmp_path.glob("trial-*")) == []
+    json.dumps(again.to_dict(), allow_nan=False)

@@ -32,9 +32,9 @@ def disturbed(config: RunConfig, *, progress: Progress, **options: Any) -> RunRe
                 os.kill(os.getpid(), signal.SIGKILL)
             while not Path(what).exists():
                 time.sleep(0.02)
-        progress(stage, done, total)
+        progress.report(stage, done, total)
 
-    return undisturbed(config, progress=told, **options)
+    return undisturbed(config, progress=Progress(told), **options)
 
 
 def elsewhere(job: Job) -> tuple[Job, Outcome]:

@@ -14,6 +14,7 @@ from potr.io.demo_world import Box, Disk, Ellipsoid, World, demo_world
 from potr.model.cameras import WHITE
 from potr.model.rotation import quats_to_matrices
 from potr.model.splats import SplatModel
+from potr.progress import Progress
 from potr.render.select import select
 
 
@@ -37,10 +38,10 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.usefixtures("small")
 def test_made_once_and_the_same_every_time(tmp_path: Path) -> None:
     calls: list[tuple[str, int, int]] = []
-    first = demo.demo_folder(tmp_path / "a", progress=lambda *call: calls.append(call))
+    first = demo.demo_folder(tmp_path / "a", progress=Progress(lambda *call: calls.append(call)))
     assert calls == [("demo photographs", done, 36) for done in range(1, 37)]
     assert [path.name for path in (tmp_path / "a").iterdir()] == [first.name]
-    again = demo.demo_folder(tmp_path / "a", progress=lambda *call: pytest.fail("made again"))
+    again = demo.demo_folder(tmp_path / "a", progress=Progress(lambda *call: pytest.fail("made again")))
     assert again == first
     second = demo.demo_folder(tmp_path / "b")
     assert files(first) == files(second)
@@ -64,7 +65,7 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        demo.demo_folder(tmp_path, progress=interrupt)
+        demo.demo_folder(tmp_path, progress=Progress(interrupt))
     assert list(tmp_path.iterdir()) == []
 
 

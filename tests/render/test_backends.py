@@ -12,6 +12,7 @@ from potr import _rasterizer
 from potr.errors import BackendUnavailable, ConfigError, SceneError
 from potr.model.cameras import BLACK, WHITE, Camera, View
 from potr.model.splats import SplatModel
+from potr.progress import Progress
 from potr.render.base import Rasterizer
 from potr.render.cpu import CpuRasterizer
 from potr.render.cuda import CudaRasterizer
@@ -177,12 +178,10 @@ def test_views_are_read_lazily_and_reported(backend: str) -> None:
     views = [View(n, look_at_camera(i), lambda n=n: reader(n)) for i, n in enumerate("abcd")]
     reported: list[tuple[str, int, int, int]] = []
 
-    def progress(stage: str, done: int, total: int) -> None:
-        reported.append((stage, done, total, len(reads)))
-
+    progress = Progress(lambda *step: reported.append((*step, len(reads))), "a stage")
     make(backend).removal_cost(SCENES["mixed"](38), views, progress=progress)
     assert reads == ["a", "b", "c", "d"]
-    assert [r[:3] for r in reported] == [("removal cost", i, 4) for i in (1, 2, 3, 4)]
+    assert [r[:3] for r in reported] == [("a stage", i, 4) for i in (1, 2, 3, 4)]
     assert all(done <= n <= done + 1 for _, done, _, n in reported), "more than one view ahead"
 
 
@@ -194,7 +193,7 @@ def test_stops_between_views(backend: str) -> None:
 
     raster, model = make(backend), SCENES["mixed"](39)
     with pytest.raises(KeyboardInterrupt):
-        raster.color_statistics(model, random_views(40, 4), progress=interrupt)
+        raster.color_statistics(model, random_views(40, 4), progress=Progress(interrupt))
     assert raster.removal_cost(model, random_views(40, 4)).sse > 0
 
 

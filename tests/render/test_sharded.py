@@ -13,6 +13,7 @@ from torch import Tensor
 
 from potr.errors import BackendUnavailable, PotrError, RanksLost, SceneError
 from potr.model.cameras import WHITE, View
+from potr.progress import Progress
 from potr.render import sharded
 from potr.render.base import Rasterizer
 from potr.render.blocks import VIEWS_PER_BLOCK, in_blocks, sum_of_blocks
@@ -46,7 +47,7 @@ def test_statistics_are_the_sums_of_their_blocks(backend: str, kind: str) -> Non
     by_blocks = sum_of_blocks(
         lambda block, progress: ask(model, block, progress=progress),
         views,
-        lambda _, done, total: reported.append(done),
+        Progress(lambda _, done, total: reported.append(done)),
     )
     assert_same_bits(ask(model, views), by_blocks)
     assert reported == list(range(1, len(views) + 1))
@@ -77,11 +78,11 @@ def test_ranks_give_the_bits_of_one(
 
     def work(ranks: ThreadRanks) -> Any:
         ask = getattr(ShardedRasterizer(CPU, ranks), kind)
-        return ask(model, scene, WHITE, progress=lambda *step: told.append(step))
+        return ask(model, scene, WHITE, progress=Progress(lambda *step: told.append(step), "a stage"))
 
     assert_same_bits(on_ranks(size, work), expected)
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
-    assert not views or told[-1] == (kind.replace("_", " "), views, views)
+    assert not views or told[-1] == ("a stage", views, views)
     assert all(done < views for _, done, _ in told[:-1])
 
 
@@ -169,7 +170,7 @@ def test_a_refusal_of_any_rank_reaches_rank_0_and_the_others_stay(where: int) ->
             rasterizer.color_statistics(model, bad)
         assert str(refusal.value).startswith("process 1 of 3: ") == (where == 9)
         with pytest.raises(KeyboardInterrupt):
-            rasterizer.removal_cost(model, views, progress=_interrupting)
+            rasterizer.removal_cost(model, views, progress=Progress(_interrupting))
         return rasterizer.removal_cost(model, views)
 
     assert_same_bits(on_ranks(3, work), CPU().removal_cost(model, views))

@@ -63,12 +63,12 @@ def vector_quantize(
         batch = vectors[drawn]
         means, found = weighted_means(batch, weights[drawn], nearest(batch, codebook), codebook)
         codebook = torch.where(found[:, None], torch.lerp(means, codebook, config.decay), codebook)
-        progress(stage, step + 1, total)
+        progress.stage(stage)(step + 1, total)
     indices = nearest(vectors, codebook)
     for step in range(config.final_steps):
         codebook, _ = weighted_means(vectors, weights, indices, codebook)
         indices = nearest(vectors, codebook)
-        progress(stage, config.steps + step + 1, total)
+        progress.stage(stage)(config.steps + step + 1, total)
     used, indices = torch.unique(indices, return_inverse=True)
     return codebook[used], indices
 

@@ -74,11 +74,9 @@ class Packaged(PeerCodec):
             with stages.stage("hand_over"):
                 save_ply(model, source)
             source = self._prepared(source, parameters, stages, progress)
-            progress(self.program, 0, 1)
-            with stages.stage(self.program) as details:
+            with progress.step(self.program), stages.stage(self.program) as details:
                 self._from_ply(source, target, parameters)
                 details["bytes"] = target.stat().st_size
-            progress(self.program, 1, 1)
             data = target.read_bytes()
         return data, self._sections(data)
 
@@ -160,11 +158,9 @@ class DecimateSpz(Spz):
             return source
         fewer = source.with_name("fewer.ply")
         action = "--decimate-adaptive" if parameters["adaptive"] else "--decimate"
-        progress("decimate", 0, 1)
-        with stages.stage("decimate"):
+        with progress.step("decimate"), stages.stage("decimate"):
             splat_transform(source, fewer, "--gpu", "cpu", actions=(action, str(kept)))
             stages.num_splats = load_ply(fewer, saturate=True).num_splats
-        progress("decimate", 1, 1)
         return fewer
 
 

@@ -76,7 +76,7 @@ def sensitivity(
         shape[seen] += shape_gradient(rows, covariance[seen]).abs() * energy.abs()[:, None]
         contribution += cost.contribution
         pixels += camera.width * camera.height
-        progress("sensitivity", number + 1, len(views))
+        progress.stage("sensitivity")(number + 1, len(views))
     return Sensitivity(color.flatten(1).amax(1) / pixels, shape.amax(1) / pixels, contribution)
 
 
@@ -92,11 +92,7 @@ def contribution(
         raise SceneError("importance: expected training views, found none")
     grey = model.with_sh(torch.zeros(model.num_splats, 1, 3))  # one coefficient, never clamped: the cheapest statistics
     blank = [replace(view, image=partial(torch.zeros, view.camera.height, view.camera.width, 3)) for view in views]
-
-    def renamed(_: str, done: int, total: int, /) -> None:
-        progress("importance", done, total)
-
-    return rasterizer.color_statistics(grey, blank, progress=renamed).contribution
+    return rasterizer.color_statistics(grey, blank, progress=progress.stage("importance")).contribution
 
 
 def unit_covariances(model: SplatModel) -> tuple[Tensor, Tensor]:

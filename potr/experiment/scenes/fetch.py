@@ -326,13 +326,13 @@ class _Bar:
 
     def update(self, size: int) -> None:
         self.done = min(self.done + size, self.total)
-        self.progress(self.stage, self.done // _MEGA, self.total // _MEGA + 1)
+        self.progress.stage(self.stage)(self.done // _MEGA, self.total // _MEGA + 1)
 
     def reset(self) -> None:
         self.done = 0
 
     def close(self) -> None:
-        self.progress(self.stage, self.total // _MEGA + 1, self.total // _MEGA + 1)
+        self.progress.stage(self.stage)(self.total // _MEGA + 1, self.total // _MEGA + 1)
 
 
 @contextmanager
@@ -389,8 +389,8 @@ def _extract(
             while chunk := source.read(_CHUNK):
                 copy.write(chunk)
                 done += len(chunk)
-                progress(stage, min(done // _MEGA, total - 1), total)
-    progress(stage, total, total)
+                progress.stage(stage)(min(done // _MEGA, total - 1), total)
+    progress.stage(stage)(total, total)
 
 
 def _move_in(source: Path, target: Path, kept: list[str]) -> None:

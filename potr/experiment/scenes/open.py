@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from potr.evaluate.measure import evenly_spaced
-from potr.experiment.cache import CACHE, with_cached_photos
+from potr.experiment.photo_cache import CACHE, with_cached_photos
 from potr.experiment.scenes.places import Roots, demand, differences
 from potr.experiment.scenes.suites import MAX_WIDTH, suite_scene
 from potr.experiment.schema import RunConfig, parse_color

@@ -89,7 +89,7 @@ def _read_all(
                 read_image(file, width, height, background)
         except PotrError as error:
             damaged.append(str(error))
-        progress(f"read {file.parent}", index + 1, len(files))
+        progress.stage(f"read {file.parent}")(index + 1, len(files))
     return sizes, damaged
 
 

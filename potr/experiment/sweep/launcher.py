@@ -7,7 +7,7 @@ import importlib.util
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from potr.encoder.overrides import unknown
+from potr.encoder.quality import unknown
 from potr.errors import BackendUnavailable, ConfigError, install_command
 from potr.threads import MAX_THREADS
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ladder from codec=paper to codec=default (potr.encoder.ladder): a table and a figure for every scene."""
+"""The ladder from codec=paper to codec=default (potr.encoder.quality): a table and a figure for every scene."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from potr.encoder.ladder import RUNG_NAMES, RUNGS
+from potr.encoder.quality import RUNG_NAMES, RUNGS
 from potr.experiment.result import RunResult
 from potr.experiment.tables.choose import by_scene, difference, has_only, number_of, plain_curves
 from potr.experiment.tables.curves import STYLES, Curve, Style, curves

@@ -12,6 +12,7 @@ from PIL import Image
 from potr.experiment.scenes.places import Place, Roots, locate
 from potr.experiment.scenes.suites import SCENES, SuiteScene
 from potr.experiment.scenes.verify import Check, verify
+from potr.progress import Progress
 from tests.helpers.released import PHOTOGRAPHS, SPLATS
 
 
@@ -37,7 +38,7 @@ def wrong(checks: tuple[Check, ...]) -> dict[str, str]:
 
 def test_all_is_as_known(copy: Place, facts: SuiteScene) -> None:
     told: list[tuple[int, int]] = []
-    checks = verify(facts, copy, progress=lambda _, done, total: told.append((done, total)))
+    checks = verify(facts, copy, progress=Progress(lambda _, done, total: told.append((done, total))))
     assert wrong(checks) == {}
     assert told == [(done, PHOTOGRAPHS) for done in range(1, PHOTOGRAPHS + 1)]
     assert {check.what: check.found for check in checks} == {

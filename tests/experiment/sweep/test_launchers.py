@@ -85,7 +85,7 @@ def wait_for(found: Callable[[], Any]) -> Any:
 
 
 def checkpoints(outputs: Path) -> list[Path]:
-    return list(outputs.glob("ball/q0.6*/prune.checkpoint"))
+    return list(outputs.glob(".cache/encode/early-*.npz"))
 
 
 def figures(outputs: Path) -> list[tuple[Any, ...]]:

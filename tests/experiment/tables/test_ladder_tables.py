@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from potr.encoder.ladder import RUNG_NAMES
+from potr.encoder.quality import RUNG_NAMES
 from potr.errors import PotrError
 from potr.evaluate.bd_rate import bd_psnr, bd_rate
 from potr.experiment.result import RunResult, write_result
