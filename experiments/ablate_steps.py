@@ -14,16 +14,20 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 import potr
 from potr.encoder.config import PruneConfig, QuantizeConfig
-from potr.encoder.prune import prune
+from potr.encoder.prune import early_schedule, prune
 from potr.encoder.quality import config_for
-from potr.encoder.quantize import quantize
-from potr.encoder.refit import refit
+from potr.encoder.quantize import quantize_geometry
+from potr.encoder.refit import refit_colors
+from potr.encoder.sh_solver import quantize_group
 from potr.evaluate.measure import evaluate
 from potr.format.bitstream import pack_model
 from potr.format.decode import decode
 from potr.model.footprint import pixel_sizes
+from potr.progress import SILENT
 from potr.render.select import select
 
 FACTORS = {
@@ -52,17 +56,19 @@ def main() -> None:
     arguments = parser.parse_args()
 
     scene, rasterizer = potr.load_scene(arguments.scene), select("auto")
-    pruning = PruneConfig(early_passes=5, target_share=arguments.share)
-    state = prune(scene.model, scene.train_views, rasterizer, pruning, "early")
-    model = scene.model.select(state.kept)
-    for _ in range(3):
-        statistics = rasterizer.color_statistics(model, scene.train_views)
-        model = refit(model, statistics)
+    pruning = PruneConfig(early_passes=5, target_splats=round(arguments.share * scene.model.num_splats))
+    state = prune(scene.model, scene.train_views, rasterizer, pruning, early_schedule(pruning))
+    model, statistics, _ = refit_colors(state.model, scene.train_views, rasterizer, 3, SILENT)
     pixel_size = pixel_sizes(model, [view.camera for view in scene.train_views])
+    footprint = torch.where(pixel_size.isfinite(), pixel_size, 0.0)
 
     def measured(config: QuantizeConfig) -> tuple[float, float]:
-        quantized = quantize(model, config, statistics=statistics, cap=state.cap or 0.0, pixel_size=pixel_size)
-        data = pack_model(quantized, config.zstd_level, config.entropy)
+        geometry, order = quantize_geometry(model, config, footprint)
+        metric = statistics.hessian[order] if config.joint_rounding else None
+        price = config.bit_cost * (state.cap or 0.0) * statistics.samples
+        steps = torch.from_numpy(geometry.sh_steps).to(model.device)
+        levels, _ = quantize_group(metric, model.sh[order], steps, price, None, False)
+        data = pack_model(replace(geometry, sh=levels.cpu().numpy()), config.zstd_level, config.entropy)
         return evaluate(decode(data), scene.test_views, rasterizer).psnr or 0.0, 8 * len(data) / model.num_splats
 
     config = config_for(arguments.quality).quantize
