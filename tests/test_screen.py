@@ -87,9 +87,9 @@ def test_the_log_file_takes_everything_and_is_appended_to(tmp_path: Path) -> Non
 
 
 def test_a_long_line_stays_one_so_that_a_command_in_it_can_be_copied() -> None:
-    screen = io.StringIO()
-    handler = screen._UnbrokenLines(Console(file=screen, force_terminal=True, width=40))
+    shown = io.StringIO()
+    handler = screen._UnbrokenLines(Console(file=shown, force_terminal=True, width=40))
     command = "wandb sync " + "/a/long/folder" * 20
     handler.emit(logging.LogRecord("potr", logging.INFO, __file__, 1, "to send this run: %s", (command,), None))
-    (line,) = screen.getvalue().splitlines()
+    (line,) = shown.getvalue().splitlines()
     assert command in re.sub(r"\x1b\[[\d;]*m", "", line)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.rasterizer.test_backends import all_results
 from torch import Tensor
 
 from potr.encoder.sh_solver import CompactParameters, compact
@@ -20,6 +19,7 @@ from potr.render import cpu
 from potr.render.cpu import CpuRasterizer
 from potr.threads import MAX_THREADS
 from tests.helpers.scenes import random_model, random_views
+from tests.render.test_backends import all_results
 
 MODEL, VIEWS = random_model(20, num_splats=6000, log_scale=-2.5), random_views(21, 3, width=130, height=90)
 
