@@ -118,7 +118,7 @@ def test_waiting_threads_sleep_whatever_the_environment_says(tmp_path: Path) -> 
     program = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from tests.rasterizer.test_threads import MODEL, VIEWS
+from tests.render.test_threads import MODEL, VIEWS
 from potr.render.cpu import CpuRasterizer
 raster = CpuRasterizer(threads=4)
 raster.render(MODEL, VIEWS[0].camera, VIEWS[0].background)
