@@ -72,7 +72,8 @@ def encode(
 
     Args:
         model: the trained model.
-        views: the training views, with photographs; each brings its background.
+        views: the training views, with photographs; each brings its background. Without them views are placed around
+            the model, and its own renders stand in for photographs (encoder.placed_views, which adapts ``config`` too).
         quality: in (0, 1], larger is better; ignored where ``config`` is given.
         config: every parameter (encoder.quality.config_for makes one from a quality).
         rasterizer: a backend; the best available by default. The model goes to its device at once and leaves it when
@@ -87,6 +88,7 @@ def encode(
     """
     if not isinstance(model, SplatModel):  # a scene is at hand, too, and holds one
         raise ModelError(f"encode: expected a SplatModel, as in encode(scene.model, ...), got {type(model).__name__}")
+    model = model.detach()
     check_model(model)  # a model made in memory has not come through a file
     rasterizer = rasterizer or select("auto")
     asked = config or config_for(quality)
@@ -95,7 +97,7 @@ def encode(
         alone = model_alone(model, rasterizer, progress=progress)
         model, views, asked = alone.model, alone.views.train, alone.adapted(asked)
     config = asked.for_splats(model.num_splats)
-    model, cameras = model.detach().to(rasterizer.device), [view.camera for view in views]
+    model, cameras = model.to(rasterizer.device), [view.camera for view in views]
     if not views:
         raise SceneError("encode: expected training views, found none; without the argument, views are placed")
     if model.num_splats and not any_in_sight(model, cameras):

@@ -51,8 +51,8 @@ def test_overrides_replace_single_parameters() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"prunes": {}}, "expected a stage of prune, compact, quantize"),
-        ({"prune": {"capp": 1}}, "prune: no parameter capp; there are early_passes"),
+        ({"prunes": {}}, "unknown stage 'prunes'; did you mean 'prune'.*allowed: prune, compact, quantize"),
+        ({"prune": {"capp": 1}}, "unknown parameter 'prune.capp'; did you mean 'prune.cap'"),
         ({"prune": {"cap": 2.0}}, r"PruneConfig.cap: expected a number in \[0.0, 1.0\], got 2.0"),
         ({"prune": {"criterion": "both ways"}}, "expected one of photo, render, both"),
     ],

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from potr.encoder import color_levels, sh_solver
 from potr.encoder.color_levels import quantize_colors
-from potr.encoder.config import CodecConfig, QuantizeConfig
+from potr.encoder.config import CodecConfig, CompactConfig, PruneConfig, QuantizeConfig
 from potr.encoder.quality import config_for
 from potr.encoder.quantize import nearest_opacity, opacity_table, quantize_geometry, required_depths
 from potr.encoder.quantize import quantize as quantize_all
@@ -96,7 +96,7 @@ def test_precision_follows_the_splat() -> None:
 def test_a_splat_whose_centre_no_view_sees_keeps_its_size_and_place() -> None:
     model = random_model(50)
     unsighted, small = torch.full((50,), torch.inf), torch.full((50,), 1e-9)
-    config = CodecConfig("closest", quantize=QuantizeConfig(joint_rounding=False))
+    config = CodecConfig("closest", PruneConfig(), CompactConfig(), QuantizeConfig(joint_rounding=False))
     raster, views = select("cpu", threads=1), random_views(1, 1)
     plain, unseen = (
         quantize_all(model, views, raster, config, cap=0.0, pixel_size=s).model for s in (small, unsighted)
@@ -181,7 +181,7 @@ class Watched:
 
     def levels(self, model: SplatModel, **changes: Any) -> Tensor:
         """The colours [N, K, 3] that the levels stand for."""
-        config = CodecConfig("colours", quantize=QuantizeConfig(joint_rounding=False, **changes))
+        config = CodecConfig("colours", PruneConfig(), CompactConfig(), QuantizeConfig(joint_rounding=False, **changes))
         steps = np.full((model.sh.shape[1], 3), 1 / 11, np.float32)
         raster: Any = self
         levels, _ = quantize_colors(model, [], raster, config, 0.0, steps)
@@ -233,7 +233,9 @@ def test_measured_rates_are_those_of_the_levels_chosen_before(monkeypatch: pytes
     quantize = QuantizeConfig(color_groups=2, color_rounds=2, measured_rates=True)
     steps = np.full((4, 3), 1 / 11, np.float32)
     raster, views = select("cpu", threads=1), random_views(1, 1)
-    quantize_colors(model, views, raster, CodecConfig("measured", quantize=quantize), 1e-6, steps)
+    quantize_colors(
+        model, views, raster, CodecConfig("measured", PruneConfig(), CompactConfig(), quantize), 1e-6, steps
+    )
     assert measured == [20, 20, 40, 40]  # the first group by assumed rates, then all that is chosen
 
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from potr.encoder import sh_solver
 from potr.model.cameras import RGB, Camera, View
 from potr.model.splats import SplatModel
+from potr.render import nvrtc
 from potr.render.base import ColorStatistics, GeometryStatistics, RemovalCost
 from potr.render.launcher import Argument
 from potr.render.select import select
@@ -137,7 +137,7 @@ class OtherLauncher:
     def installed(cls, monkeypatch: pytest.MonkeyPatch) -> OtherLauncher:
         """One that the SH solver finds on the other device."""
         launcher = cls()
-        monkeypatch.setattr(sh_solver, "_launcher", lambda device: launcher if device == DEVICE else None)
+        monkeypatch.setattr(nvrtc, "launcher_on", lambda device: launcher)
         return launcher
 
     def launch(self, source: str, kernel: str, blocks: int, threads: int, *arguments: Argument) -> None:
