@@ -102,7 +102,7 @@ def test_a_rank_that_dies_ends_the_run_with_one_message_and_one_process_goes_on_
             for rank in "01"
         ]
         until = time.monotonic() + LONG
-        while not list(tmp_path.glob("cut/.cache/encode/early-*.npz")) and time.monotonic() < until:
+        while not list(tmp_path.glob("cut/ball/*/resume/early-*.npz")) and time.monotonic() < until:
             time.sleep(0.01)
         processes[1].kill()
         out, err = processes[0].communicate(timeout=LONG)
