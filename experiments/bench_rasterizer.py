@@ -192,7 +192,7 @@ def main() -> None:
     """Prints the table."""
     if "--backend" in sys.argv:
         sys.exit(_other_backend(sys.argv[1:]))
-    from potr import _rasterizer
+    from potr import _render
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scene", type=Path, help="a scene folder instead of the random scene")
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
 
-    supported = _rasterizer.supported_instruction_sets()
+    supported = _render.supported_instruction_sets()
     model, view = real_scene(arguments.scene) if arguments.scene else random_scene()
     chosen = supported if arguments.instruction_sets else supported[:1]
     results = bench(model, view, arguments.repeats, chosen, not arguments.no_reference)

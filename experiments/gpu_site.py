@@ -28,7 +28,7 @@ OPTIONAL = {  # what goes without
     "gsplat": "gpu-bench's comparison with gsplat",
 }
 MARKED = re.compile(r"^\s*@pytest\.mark\.gpu\b|\b(marks|pytestmark) ?= ?\[?pytest\.mark\.gpu\b", re.MULTILINE)
-NATIVE = r"_rasterizer|_octree|_sh_solver|render\.cpu|format\.octree|encoder\.(sh_solver|quantize|encode)"
+NATIVE = r"_render|_format|_solver|render\.cpu|format\.octree|encoder\.(sh_solver|quantize|encode)"
 NATIVE_IMPORT = re.compile(rf"^(from|import) potr.*\b({NATIVE})\b", re.MULTILINE)
 
 

@@ -54,11 +54,11 @@ def test_gpu_tests_and_benchmarks_need_none_of_the_other_packages() -> None:
 
 def test_the_site_is_the_package_with_native_modules(tmp_path: Path) -> None:
     (tmp_path / "native").mkdir()
-    (tmp_path / "native" / "_rasterizer.abi.so").touch()
+    (tmp_path / "native" / "_render.abi.so").touch()
     for _ in range(2):  # a second time is as good as the first
         gpu_site.link(tmp_path / "site", tmp_path / "native")
         package = tmp_path / "site" / "potr"
-        assert (package / "_rasterizer.abi.so").resolve() == tmp_path / "native" / "_rasterizer.abi.so"
+        assert (package / "_render.abi.so").resolve() == tmp_path / "native" / "_render.abi.so"
         assert (package / "files.py").read_text() == (ROOT / "potr" / "files.py").read_text()
         assert (package / "native" / "CMakeLists.txt").is_file()
         assert not (package / "__pycache__").exists()
@@ -66,7 +66,7 @@ def test_the_site_is_the_package_with_native_modules(tmp_path: Path) -> None:
 
 def test_without_native_modules_what_imports_them_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {
-        "test_a.py": "from potr import _rasterizer\n@pytest.mark.gpu\n",
+        "test_a.py": "from potr import _render\n@pytest.mark.gpu\n",
         "test_b.py": "from potr.render.cpu import CpuRasterizer\n@pytest.mark.gpu\n",
         "test_c.py": "from potr.render.cuda import CudaRasterizer\n@pytest.mark.gpu\n",
         "test_d.py": "from potr.render.cpu import CpuRasterizer\n",

@@ -23,7 +23,7 @@ LAYERS = (
     ("run", "cli", "datasets"),
 )
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
-NATIVE = {"_rasterizer": "render", "_octree": "format", "_entropy": "format", "_sh_solver": "encoder"}
+NATIVE = {"_format": "format", "_render": "render", "_solver": "encoder"}
 SOLE_IMPORTERS = {
     "plyfile": {"potr/io/ply.py"},
     "gaussforge": {"potr/experiment/peers/gaussforge_worker.py"},

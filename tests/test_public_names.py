@@ -24,13 +24,13 @@ def modules_after(code: str) -> set[str]:
 def test_importing_potr_loads_nothing_heavy() -> None:
     loaded = modules_after("import potr")
     assert "potr" in loaded
-    assert not loaded & {*HEAVY, "potr._rasterizer", "potr._octree", "potr._entropy", "potr._sh_solver"}
+    assert not loaded & {*HEAVY, "potr._format", "potr._render", "potr._solver"}
 
 
 def test_decoding_loads_no_rasterizer_and_no_experiment() -> None:
     loaded = modules_after("import potr; potr.decode; potr.load_ply")
     assert "potr.format.decode" in loaded
-    assert not loaded & {"potr._rasterizer", "potr.encoder.encode", "potr.experiment", "hydra", "wandb", "rich"}
+    assert not loaded & {"potr._render", "potr.encoder.encode", "potr.experiment", "hydra", "wandb", "rich"}
 
 
 @pytest.mark.parametrize("name", potr.__all__)

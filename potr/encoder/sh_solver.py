@@ -78,9 +78,9 @@ def compact(hessian: Tensor, sh: Tensor, parameters: CompactParameters, *, launc
         values = _values([*p.ridge, *p.drop_cost, p.redundancy_cosine, p.redundancy_cost], sh.device)
         _launch(launcher, "compact", 3 * len(sh), hessian, sh, len(sh), sh.shape[1], values, result)
         return result
-    from potr import _sh_solver
+    from potr import _solver
 
-    _sh_solver.compact(
+    _solver.compact(
         hessian, sh, p.ridge, p.drop_cost, p.redundancy_cosine, p.redundancy_cost, result, torch.get_num_threads()
     )
     return result
@@ -112,9 +112,9 @@ def newton_step(
         values = _values([relative_prior, absolute_prior], gradient.device)
         _launch(launcher, "newton_step", n, hessian, gradient, damping, n, k, values, result)
         return result
-    from potr import _sh_solver
+    from potr import _solver
 
-    _sh_solver.newton_step(
+    _solver.newton_step(
         hessian, gradient, damping, relative_prior, absolute_prior, result, torch.get_num_threads()
     )  # fmt: skip
     return result
@@ -149,11 +149,9 @@ def round_coefficients(
         n, k = sh.shape[:2]
         _launch(launcher, "round_coefficients", 3 * n, hessian, sh, steps, bits, n, k, values, SWEEPS, result)
         return result
-    from potr import _sh_solver
+    from potr import _solver
 
-    _sh_solver.round_coefficients(
-        hessian, sh, steps, bits, rate.bit_cost, ANCHOR, SWEEPS, result, torch.get_num_threads()
-    )
+    _solver.round_coefficients(hessian, sh, steps, bits, rate.bit_cost, ANCHOR, SWEEPS, result, torch.get_num_threads())
     return result
 
 

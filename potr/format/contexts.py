@@ -34,23 +34,23 @@ def modelled_sections(model: QuantizedModel) -> tuple[ModelledSection, ...]:
     Raises:
         ModelError: the cells are not in depth-first order.
     """
-    from potr import _entropy
+    from potr import _format
 
     octree = encode_octree(model.cells, model.depths)
-    neighbors = _entropy.Neighbors(np.ascontiguousarray(model.cells), np.ascontiguousarray(model.depths))
+    neighbors = _format.Neighbors(np.ascontiguousarray(model.cells), np.ascontiguousarray(model.depths))
     opacity, scales = np.ascontiguousarray(model.opacity), np.ascontiguousarray(model.log_scales)
     rotation, sh = np.ascontiguousarray(model.rotation), np.ascontiguousarray(model.sh)
     work: list[tuple[SectionId, int, Callable[[], bytes]]] = [
-        (SectionId.OCTREE, _OCTREE_BYTES, lambda: _entropy.encode_octree(*octree)),
-        (SectionId.OPACITY, _OPACITY_BYTES, lambda: _entropy.encode_opacity(neighbors, opacity)),
-        (SectionId.LOG_SCALES, _TRIPLE_BYTES, lambda: _entropy.encode_scales(neighbors, scales)),
-        (SectionId.ROTATION, _TRIPLE_BYTES, lambda: _entropy.encode_rotation(neighbors, scales, rotation)),
-        (SectionId.SH_DC, _SH_BYTES, lambda: _entropy.encode_sh_dc(neighbors, sh)),
+        (SectionId.OCTREE, _OCTREE_BYTES, lambda: _format.encode_octree_streams(*octree)),
+        (SectionId.OPACITY, _OPACITY_BYTES, lambda: _format.encode_opacity(neighbors, opacity)),
+        (SectionId.LOG_SCALES, _TRIPLE_BYTES, lambda: _format.encode_scales(neighbors, scales)),
+        (SectionId.ROTATION, _TRIPLE_BYTES, lambda: _format.encode_rotation(neighbors, scales, rotation)),
+        (SectionId.SH_DC, _SH_BYTES, lambda: _format.encode_sh_dc(neighbors, sh)),
     ]
     if sh.shape[1] > 1:
         given, ac_bytes = (neighbors, opacity, scales, sh), _CHANNEL_BYTES * (sh.shape[1] - 1)
-        work.append((SectionId.SH_AC_LUMA, ac_bytes, lambda: _entropy.encode_sh_ac_luma(*given)))
-        work.append((SectionId.SH_AC_CHROMA, 2 * ac_bytes, lambda: _entropy.encode_sh_ac_chroma(*given)))
+        work.append((SectionId.SH_AC_LUMA, ac_bytes, lambda: _format.encode_sh_ac_luma(*given)))
+        work.append((SectionId.SH_AC_CHROMA, 2 * ac_bytes, lambda: _format.encode_sh_ac_chroma(*given)))
     with ThreadPoolExecutor(2) as pool:
         coded = list(pool.map(lambda item: item[2](), work))
     return tuple(
@@ -65,7 +65,7 @@ def read_modelled(bitstream: Bitstream, parameters: Parameters) -> dict[str, NDA
     Raises:
         BitstreamError: naming section and offset.
     """
-    from potr import _entropy
+    from potr import _format
 
     n, k = parameters.num_splats, parameters.num_coefficients
     raw_sizes = {
@@ -84,22 +84,22 @@ def read_modelled(bitstream: Bitstream, parameters: Parameters) -> dict[str, NDA
     sections = {i: _checked(bitstream.find(i), n * size) for i, size in raw_sizes.items()}
 
     cells, depths = _read_octree(sections[SectionId.OCTREE], n)
-    neighbors = _entropy.Neighbors(cells, depths)
+    neighbors = _format.Neighbors(cells, depths)
     opacity, scales = np.empty(n, np.uint16), np.empty((n, 3), np.uint16)
     rotation, sh = np.empty((n, 3), np.int16), np.zeros((n, k, 3), np.int32)
-    ac, luma = (neighbors, opacity, scales, sh), _entropy.AcLuma(n)
+    ac, luma = (neighbors, opacity, scales, sh), _format.AcLuma(n)
     with ThreadPoolExecutor(1) as pool:
         try:
-            first = pool.submit(_run, sections[SectionId.OPACITY], _entropy.decode_opacity, neighbors, opacity)
-            others = [pool.submit(_run, sections[SectionId.SH_DC], _entropy.decode_sh_dc, neighbors, sh)]
+            first = pool.submit(_run, sections[SectionId.OPACITY], _format.decode_opacity, neighbors, opacity)
+            others = [pool.submit(_run, sections[SectionId.SH_DC], _format.decode_sh_dc, neighbors, sh)]
             if k > 1:
-                chroma = (sections[SectionId.SH_AC_CHROMA], _entropy.decode_sh_ac_chroma, *ac, luma)
+                chroma = (sections[SectionId.SH_AC_CHROMA], _format.decode_sh_ac_chroma, *ac, luma)
                 others.append(pool.submit(_run, *chroma))
-            _run(sections[SectionId.LOG_SCALES], _entropy.decode_scales, neighbors, scales)
+            _run(sections[SectionId.LOG_SCALES], _format.decode_scales, neighbors, scales)
             first.result()
             if k > 1:
-                _run(sections[SectionId.SH_AC_LUMA], _entropy.decode_sh_ac_luma, *ac, luma)
-            _run(sections[SectionId.ROTATION], _entropy.decode_rotation, neighbors, scales, rotation)
+                _run(sections[SectionId.SH_AC_LUMA], _format.decode_sh_ac_luma, *ac, luma)
+            _run(sections[SectionId.ROTATION], _format.decode_rotation, neighbors, scales, rotation)
         finally:
             luma.close()  # nobody waits for what will not come
         for other in others:
@@ -116,19 +116,19 @@ def _checked(coded: CodedSection, raw_size: int) -> CodedSection:
 
 
 def _run(section: CodedSection, decode: Callable[..., Any], *arguments: Any) -> Any:
-    from potr import _entropy
+    from potr import _format
 
     try:
         return decode(bytes(section.coded), *arguments)
-    except _entropy.StreamError as error:
+    except _format.StreamError as error:
         offset, reason = error.args
         raise section.error_within(offset, reason) from None
 
 
 def _read_octree(section: CodedSection, n: int) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    from potr import _entropy
+    from potr import _format
 
-    streams = OctreeStreams(*_run(section, _entropy.decode_octree, n))
+    streams = OctreeStreams(*_run(section, _format.decode_octree_streams, n))
     try:
         return decode_octree(streams, n)
     except BitstreamError as error:

@@ -51,14 +51,14 @@ def order_leaves(
     Raises:
         ModelError: a cell or a depth is out of its range (the message has the first such splat).
     """
-    from potr import _octree
+    from potr import _format
 
     if not 0 <= max_depth <= MAX_DEPTH:
         raise ModelError(f"max_depth: expected 0..{MAX_DEPTH}, got {max_depth}")
     cells, required = _checked(cells_at_max_depth, required_depths)
     try:
-        order, depths = _octree.order_leaves(cells, required, max_depth)
-    except _octree.OctreeInputError as error:
+        order, depths = _format.order_leaves(cells, required, max_depth)
+    except _format.OctreeInputError as error:
         raise ModelError(f"splat {error.args[0]}: {error.args[1]}") from None
     return order, depths
 
@@ -73,11 +73,11 @@ def encode_octree(cells: NDArray[np.uint32], depths: NDArray[np.uint8]) -> Octre
     Raises:
         ModelError: not depth-first, a cell inside another, or a value out of range.
     """
-    from potr import _octree
+    from potr import _format
 
     try:
-        return OctreeStreams(*_octree.encode_octree(*_checked(cells, depths)))
-    except _octree.OctreeInputError as error:
+        return OctreeStreams(*_format.encode_octree(*_checked(cells, depths)))
+    except _format.OctreeInputError as error:
         raise ModelError(f"splat {error.args[0]}: {error.args[1]}") from None
 
 
@@ -92,11 +92,11 @@ def decode_octree(streams: OctreeStreams, num_splats: int) -> tuple[NDArray[np.u
     Raises:
         BitstreamError: with the stream's name as section and the offset inside the stream.
     """
-    from potr import _octree
+    from potr import _format
 
     try:
-        cells, depths = _octree.decode_octree(*streams, num_splats)
-    except _octree.OctreeStreamError as error:
+        cells, depths = _format.decode_octree(*streams, num_splats)
+    except _format.OctreeStreamError as error:
         raise BitstreamError(*error.args) from None
     return cells, depths
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from potr import _rasterizer
+from potr import _render
 from potr.errors import BackendUnavailable, ConfigError
 from potr.model.cameras import RGB, Camera, View
 from potr.model.splats import SplatModel
@@ -57,14 +57,14 @@ class CpuRasterizer:
         if not 0 <= statistics_transmittance_min < 1:
             raise ConfigError(f"statistics_transmittance_min: expected [0, 1), got {statistics_transmittance_min}")
         self.statistics_transmittance_min = statistics_transmittance_min
-        supported = _rasterizer.supported_instruction_sets()
+        supported = _render.supported_instruction_sets()
         self.instruction_set = instruction_set or os.environ.get(INSTRUCTION_SET_VARIABLE) or supported[0]
         if self.instruction_set not in supported:
             raise BackendUnavailable(
                 f"cpu: expected an instruction set of this machine ({', '.join(supported)}), "
                 f"got '{self.instruction_set}'"
             )
-        self._native = _rasterizer.Rasterizer(self.instruction_set, self.threads, TAPE_BYTES)
+        self._native = _render.Rasterizer(self.instruction_set, self.threads, TAPE_BYTES)
         self._layout_lock, self._color_lock = threading.Lock(), threading.Lock()
         self._laid_out: tuple[weakref.ref[SplatModel], tuple[int, ...], Any] | None = None
 
@@ -114,7 +114,7 @@ class CpuRasterizer:
         weight, contribution = sums.block
         layout = self._layout(model)
         # The Hessian and the gradient need no sums of their own for a block: all its views are added to them at once.
-        native_sums = _rasterizer.ColorSums(hessian, gradient, weight, contribution, seen_views)
+        native_sums = _render.ColorSums(hessian, gradient, weight, contribution, seen_views)
         samples = 0
         with self._color_lock:  # samples are kept from view to view
             self._native.begin_color(layout)
@@ -187,13 +187,13 @@ class CpuRasterizer:
                 return known[2]
             self._laid_out = None
             means, log_scales, quats, opacity_logits, sh_dc, sh_ac = (t.detach().cpu() for t in tensors)
-            layout = _rasterizer.Model(means, log_scales, quats, opacity_logits, sh_dc, sh_ac, self.threads)
+            layout = _render.Model(means, log_scales, quats, opacity_logits, sh_dc, sh_ac, self.threads)
             self._laid_out = (weakref.ref(model), versions, layout)
             return layout
 
 
 def _native_camera(camera: Camera) -> Any:
-    return _rasterizer.Camera(camera.viewmat, camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height)
+    return _render.Camera(camera.viewmat, camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height)
 
 
 def _read(view: View) -> Tensor:

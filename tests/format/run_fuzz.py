@@ -15,7 +15,7 @@ from pathlib import Path
 
 LIMIT = 900  # seconds of a build, and of a run beyond what it was given
 HERE = Path(__file__).resolve().parent
-NATIVE = HERE.parents[1] / "potr" / "native"
+CORE = HERE.parents[1] / "potr" / "native" / "core"
 TARGETS = {
     "fuzz_octree": ("octree.cpp",),
     "fuzz_entropy": (
@@ -27,8 +27,8 @@ TARGETS = {
 
 def fuzz(name: str, seconds: float, seed: int, *, clang: str | None = None) -> str:
     """Run one of TARGETS for about ``seconds``; its report. CalledProcessError where a sanitizer or check fails."""
-    sources = [str(HERE / f"{name}.cpp"), *(str(NATIVE / source) for source in TARGETS[name])]
-    options = ["-std=c++20", "-O1", "-g", "-fno-sanitize-recover=all", f"-I{NATIVE}"]
+    sources = [str(HERE / f"{name}.cpp"), *(str(CORE / source) for source in TARGETS[name])]
+    options = ["-std=c++20", "-O1", "-g", "-fno-sanitize-recover=all", f"-I{CORE}"]
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / name
         if clang:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The native modules of the format take arrays as they are or not at all: a copy would be decoded into and lost."""
+"""The native module of the format takes arrays as they are or not at all: a copy would be decoded into and lost."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 import potr
-from potr import _entropy, _octree
+from potr import _format
 from tests.helpers.quantized_models import random_quantized
 
 MODEL = random_quantized(3, 40, 1)
@@ -27,8 +26,8 @@ GIVEN = {
     "scales": np.ascontiguousarray(MODEL.log_scales),
     "sh": np.ascontiguousarray(MODEL.sh),
 }
-NEIGHBORS = _entropy.Neighbors(CELLS, DEPTHS)
-OCTREE = _octree.encode_octree(CELLS, DEPTHS)
+NEIGHBORS = _format.Neighbors(CELLS, DEPTHS)
+OCTREE = _format.encode_octree(CELLS, DEPTHS)
 VALUES = {
     "opacity": GIVEN["opacity"],
     "scales": GIVEN["scales"],
@@ -40,33 +39,36 @@ VALUES = {
 BEFORE = {"rotation": ["scales"], "sh_ac_luma": ["opacity", "scales"], "sh_ac_chroma": ["opacity", "scales"]}
 
 
-def luma() -> _entropy.AcLuma:
+def luma() -> _format.AcLuma:
     """Of the model, all of it there."""
-    ready = _entropy.AcLuma(len(DEPTHS))
-    coded = _entropy.encode_sh_ac_luma(NEIGHBORS, GIVEN["opacity"], GIVEN["scales"], GIVEN["sh"])
-    _entropy.decode_sh_ac_luma(coded, NEIGHBORS, GIVEN["opacity"], GIVEN["scales"], np.zeros_like(GIVEN["sh"]), ready)
+    ready = _format.AcLuma(len(DEPTHS))
+    coded = _format.encode_sh_ac_luma(NEIGHBORS, GIVEN["opacity"], GIVEN["scales"], GIVEN["sh"])
+    _format.decode_sh_ac_luma(coded, NEIGHBORS, GIVEN["opacity"], GIVEN["scales"], np.zeros_like(GIVEN["sh"]), ready)
     return ready
 
 
 def encoder(name: str) -> tuple[Callable[..., Any], list[Any]]:
     given = [GIVEN[before] for before in BEFORE.get(name, [])]
-    return getattr(_entropy, f"encode_{name}"), [NEIGHBORS, *given, VALUES[name]]
+    return getattr(_format, f"encode_{name}"), [NEIGHBORS, *given, VALUES[name]]
 
 
 def decoder(name: str) -> tuple[Callable[..., Any], list[Any]]:
     encode, arguments = encoder(name)
-    further = {"sh_ac_luma": [_entropy.AcLuma(len(DEPTHS))], "sh_ac_chroma": [luma()]}.get(name, [])
+    further = {"sh_ac_luma": [_format.AcLuma(len(DEPTHS))], "sh_ac_chroma": [luma()]}.get(name, [])
     given = [*arguments[:-1], np.zeros_like(VALUES[name]), *further]
-    return getattr(_entropy, f"decode_{name}"), [encode(*arguments), *given]
+    return getattr(_format, f"decode_{name}"), [encode(*arguments), *given]
 
 
 CALLS: dict[str, Callable[[], tuple[Callable[..., Any], list[Any]]]] = {
-    "Neighbors": lambda: (_entropy.Neighbors, [CELLS, DEPTHS]),
-    "octree.encode_octree": lambda: (_octree.encode_octree, [CELLS, DEPTHS]),
-    "order_leaves": lambda: (_octree.order_leaves, [CELLS, DEPTHS, 21]),
-    "encode_octree": lambda: (_entropy.encode_octree, list(OCTREE)),
-    "decode_octree": lambda: (_entropy.decode_octree, [_entropy.encode_octree(*OCTREE), len(DEPTHS)]),
-    "octree.decode_octree": lambda: (_octree.decode_octree, [*OCTREE, len(DEPTHS)]),
+    "Neighbors": lambda: (_format.Neighbors, [CELLS, DEPTHS]),
+    "encode_octree": lambda: (_format.encode_octree, [CELLS, DEPTHS]),
+    "order_leaves": lambda: (_format.order_leaves, [CELLS, DEPTHS, 21]),
+    "encode_octree_streams": lambda: (_format.encode_octree_streams, list(OCTREE)),
+    "decode_octree_streams": lambda: (
+        _format.decode_octree_streams,
+        [_format.encode_octree_streams(*OCTREE), len(DEPTHS)],
+    ),
+    "decode_octree": lambda: (_format.decode_octree, [*OCTREE, len(DEPTHS)]),
     **{f"encode_{name}": lambda name=name: encoder(name) for name in VALUES},
     **{f"decode_{name}": lambda name=name: decoder(name) for name in VALUES},
 }
@@ -88,9 +90,9 @@ WRONG = {
 }
 
 
-def test_every_function_of_both_modules_is_here() -> None:
+def test_every_function_of_the_module_is_here() -> None:
     made = {getattr(CALLS[name]()[0], "__name__", name) for name in CALLS}
-    native = {name for module in (_entropy, _octree) for name in vars(module) if callable(getattr(module, name))}
+    native = {name for name in vars(_format) if callable(getattr(_format, name))}
     assert native - {name for name in native if name.endswith("Error")} == made | {"AcLuma"}
 
 
@@ -121,7 +123,7 @@ def test_no_array_is_converted(name: str, kind: str) -> None:
             call(*others[:i], wrong, *others[i + 1 :])
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("decode_") and name != "decode_octree"])
+@pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("decode_") and "octree" not in name])
 def test_outputs_that_cannot_be_written_are_refused(name: str) -> None:
     call, arguments = CALLS[name]()
     output = next(a for a in arguments[::-1] if isinstance(a, np.ndarray))
@@ -149,7 +151,7 @@ def test_there_is_no_version_to_get_wrong() -> None:
 @pytest.mark.parametrize("cell", [[8, 0, 0], [0, 2**31, 0], [0, 0, 2**32 - 1]])
 def test_cells_outside_their_depth_are_refused(cell: list[int]) -> None:
     with pytest.raises(ValueError, match=r"cells below 2\^depth"):
-        _entropy.Neighbors(np.array([cell], np.uint32), np.array([3], np.uint8))
+        _format.Neighbors(np.array([cell], np.uint32), np.array([3], np.uint8))
 
 
 @pytest.mark.parametrize("encode", ["sh_dc", "sh_ac_luma", "sh_ac_chroma"])
@@ -165,19 +167,18 @@ def test_colours_too_large_for_a_column_are_refused(encode: str, value: int) -> 
 @pytest.mark.parametrize("counts", [b"\xff" * 40, b"\xff" * 4 + b"\x01", b"\x80" * 6 + b"\0"])
 def test_counts_without_an_end_are_refused(counts: bytes) -> None:
     with pytest.raises(ValueError, match="counts of at most 4 bytes"):
-        _entropy.encode_octree(b"\0", b"\0", b"", counts)
+        _format.encode_octree_streams(b"\0", b"\0", b"", counts)
 
 
 def test_a_tail_too_deep_is_refused() -> None:
     with pytest.raises(ValueError, match="a leaf at depth 21 at most"):
-        _entropy.encode_octree(b"\0", b"\x21", b"\0" * 13, b"\0")
+        _format.encode_octree_streams(b"\0", b"\x21", b"\0" * 13, b"\0")
 
 
-@pytest.mark.parametrize("module", [_entropy, _octree], ids=lambda module: module.__name__)
-def test_the_stub_has_the_functions_and_parameters_of_the_module(module: ModuleType) -> None:
-    stub = Path(potr.__file__).parent / f"{module.__name__.rpartition('.')[2]}.pyi"
+def test_the_stub_has_the_functions_and_parameters_of_the_module() -> None:
+    stub = Path(potr.__file__).parent / "_format.pyi"
     functions = {node.name: node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.FunctionDef)}
-    native = {name: f for name, f in vars(module).items() if callable(f) and not isinstance(f, type)}
+    native = {name: f for name, f in vars(_format).items() if callable(f) and not isinstance(f, type)}
     assert set(functions) == set(native)
     for name, function in native.items():
         parameters = re.findall(r"(?:^|, |\()(\w+): ", function.__doc__.splitlines()[0])

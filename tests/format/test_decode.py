@@ -93,6 +93,6 @@ def test_decoding_imports_no_encoder_rasterizer_config_or_cameras():
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=LIMIT
     ).stdout.split()
-    forbidden = ("potr.encoder.encode", "potr.encoder.config", "potr.model.cameras", "potr.render", "potr._rasterizer")
+    forbidden = ("potr.encoder.encode", "potr.encoder.config", "potr.model.cameras", "potr.render", "potr._render")
     assert "potr.format.decode" in loaded
     assert not [m for m in loaded if m.startswith(forbidden)]

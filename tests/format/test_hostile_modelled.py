@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from potr import _entropy
+from potr import _format
 from potr.errors import BitstreamError
 from potr.format.bitstream import FREE_SPLATS, pack_model, unpack_model
 from potr.format.coder import Entropy
@@ -130,7 +130,7 @@ def test_a_model_of_improbably_few_bytes_is_written_with_zstd():
 
 @pytest.mark.parametrize("decode_ac", ["decode_sh_ac_luma", "decode_sh_ac_chroma"])
 def test_ac_of_a_model_that_has_none_is_refused(decode_ac: str) -> None:
-    neighbors = _entropy.Neighbors(np.zeros((1, 3), np.uint32), np.zeros(1, np.uint8))
+    neighbors = _format.Neighbors(np.zeros((1, 3), np.uint32), np.zeros(1, np.uint8))
     opacity, scales, sh = np.zeros(1, np.uint16), np.zeros((1, 3), np.uint16), np.zeros((1, 1, 3), np.int32)
     with pytest.raises(ValueError, match="expected 4, 9 or 16 coefficients"):
-        getattr(_entropy, decode_ac)(b"", neighbors, opacity, scales, sh, _entropy.AcLuma(1))
+        getattr(_format, decode_ac)(b"", neighbors, opacity, scales, sh, _format.AcLuma(1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the project's CUDA kernels on the CPU: each .cu compiled by g++ against potr/native/simt, called on CPU tensors.
+"""Runs the project's CUDA kernels on the CPU: each .cu compiled by g++ against tests/simt, called on CPU tensors.
 
 Compiled objects are kept under build/simt, named by a hash of all that goes in; processes may share the folder.
 """
@@ -27,6 +27,7 @@ from tests.helpers.processes import LIMIT
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "potr" / "native"
+EMULATION = ROOT / "tests" / "simt"
 CACHE = ROOT / "build" / "simt"
 CHECKS = "bounds,shift,alignment,null,float-cast-overflow,integer-divide-by-zero"
 FLAGS = (
@@ -221,7 +222,7 @@ def load(source: Path, flags: tuple[str, ...] = ()) -> Unit:
     code = f'#include "simt.h"\n#include "{source}"\n'
     code += "".join(f"SIMT_KERNEL({name}, {bound})\n" for name, bound in kernels.items())
     flags = FLAGS + flags
-    headers = sorted(NATIVE.rglob("*.h"))
+    headers = sorted([*NATIVE.rglob("*.h"), *EMULATION.glob("*.h")])
     ingredients = [code.encode(), " ".join(flags).encode(), source.read_bytes(), *(h.read_bytes() for h in headers)]
     digest = hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in ingredients)).hexdigest()[:24]
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -246,7 +247,7 @@ def compile_unit(code: str, library: Path, flags: Sequence[str]) -> None:
         cpp, obj, new = (Path(folder) / f"kernels{suffix}" for suffix in (".cpp", ".o", ".so"))
         cpp.write_text(code)
         for command in (
-            ["g++", *flags, f"-I{NATIVE / 'simt'}", "-c", str(cpp), "-o", str(obj)],
+            ["g++", *flags, f"-I{EMULATION}", "-c", str(cpp), "-o", str(obj)],
             ["g++", "-shared", "-fopenmp", "-Wl,-z,defs", str(obj), "-o", str(new)],
         ):
             result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from potr import _rasterizer
+from potr import _render
 from potr.errors import BackendUnavailable, ConfigError, SceneError
 from potr.model.cameras import BLACK, WHITE, Camera, View
 from potr.model.splats import SplatModel
@@ -21,7 +21,7 @@ from potr.render.select import select
 from tests.helpers.scenes import SCENES, look_at_camera, random_model, random_views
 from tests.helpers.simt import SimtLauncher, needs_gxx
 
-INSTRUCTION_SETS = _rasterizer.supported_instruction_sets()
+INSTRUCTION_SETS = _render.supported_instruction_sets()
 CUDA = [pytest.param("simt", marks=needs_gxx), pytest.param("cuda", marks=pytest.mark.gpu)]  # emulated, on a GPU
 BACKENDS = ["reference", *INSTRUCTION_SETS, *CUDA]
 
@@ -206,13 +206,11 @@ def test_a_photograph_of_the_wrong_size_is_named() -> None:
 def test_native_module_refuses_other_types() -> None:
     model = SCENES["mixed"](42)
     with pytest.raises(TypeError):
-        _rasterizer.Model(
+        _render.Model(
             model.means.double(), model.log_scales, model.quats, model.opacity_logits, model.sh_dc, model.sh_ac, 1
         )
     with pytest.raises(ValueError, match="different length"):
-        _rasterizer.Model(
-            model.means[:3], model.log_scales, model.quats, model.opacity_logits, model.sh_dc, model.sh_ac, 1
-        )
+        _render.Model(model.means[:3], model.log_scales, model.quats, model.opacity_logits, model.sh_dc, model.sh_ac, 1)
 
 
 def test_more_views_than_are_added_up_at_once() -> None:
@@ -227,9 +225,9 @@ def test_more_views_than_are_added_up_at_once() -> None:
     assert torch.equal(statistics.seen_views, torch.stack([p.seen_views for p in parts]).sum(0, dtype=torch.int32))
     assert int(statistics.seen_views.max()) > 8
     with pytest.raises(RuntimeError, match="begin_color"):
-        _rasterizer.Rasterizer(INSTRUCTION_SETS[0], 1, 1 << 20).finish_color(
+        _render.Rasterizer(INSTRUCTION_SETS[0], 1, 1 << 20).finish_color(
             CpuRasterizer(threads=1)._layout(model),
-            _rasterizer.ColorSums(
+            _render.ColorSums(
                 statistics.hessian,
                 statistics.gradient,
                 statistics.weight,

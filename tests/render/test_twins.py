@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from potr import _rasterizer
+from potr import _render
 from potr.model.cameras import BLACK, WHITE, Camera
 from potr.render.base import ColorStatistics, GeometryStatistics, RemovalCost
 from potr.render.cpu import CpuRasterizer
@@ -15,7 +15,7 @@ from potr.render.reference import ReferenceRasterizer
 from tests.helpers.pixel_loop import render_by_loops
 from tests.helpers.scenes import SCENES, look_at_camera, random_model, random_views
 
-INSTRUCTION_SETS = _rasterizer.supported_instruction_sets()
+INSTRUCTION_SETS = _render.supported_instruction_sets()
 VIEWS = random_views(2, background=(0.2, 0.9, 0.5))
 
 

@@ -8,7 +8,7 @@
 #include <limits>
 #include <stdexcept>
 
-#include "thread_pool.h"
+#include "../thread_pool.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The native CPU rasteriser (potr/native/rasterizer_bindings.cpp); arrays are C-contiguous and on the CPU."""
+"""The native CPU rasteriser (potr/native/render/bindings.cpp); arrays are C-contiguous and on the CPU."""
 
 from torch import Tensor
 

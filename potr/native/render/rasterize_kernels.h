@@ -7,8 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "geometry_math.h"
-#include "splat_math.h"
+#include "../geometry_math.h"
+#include "../splat_math.h"
 
 namespace potr {
 

@@ -61,7 +61,7 @@ struct ColorArrays {
 
 }  // namespace
 
-NB_MODULE(_rasterizer, m) {
+NB_MODULE(_render, m) {
   m.doc() = "The CPU rasteriser.";
   m.def("supported_instruction_sets", &potr::supported_instruction_sets);
 

@@ -71,7 +71,7 @@ void round_coefficients(Array<const float, 2> hessian, Array<const float, 3> sh,
 
 }  // namespace
 
-NB_MODULE(_sh_solver, m) {
+NB_MODULE(_solver, m) {
   m.doc() = "Per-splat quadratic problems of SH compaction and rounding.";
   m.def("compact", &compact, nb::arg("hessian").noconvert(), nb::arg("sh").noconvert(), "ridge"_a, "drop_cost"_a,
         "redundancy_cosine"_a, "redundancy_cost"_a, nb::arg("result").noconvert(), "threads"_a);

@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "thread_pool.h"
+#include "../thread_pool.h"
 
 namespace potr {
 namespace {

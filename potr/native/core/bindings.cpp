@@ -4,6 +4,7 @@
 
 #include "entropy_sh_ac.h"
 #include "entropy_streams.h"
+#include "octree.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -22,6 +23,14 @@ using Triples = Array<T, nb::shape<-1, 3>>;
 template <class T>
 using Sh = Array<T, nb::shape<-1, -1, 3>>;
 
+// The vector as an array that owns it.
+template <class T>
+auto to_numpy(std::vector<T>&& values, std::initializer_list<size_t> shape) {
+    auto* owned = new std::vector<T>(std::move(values));
+    nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+    return nb::ndarray<nb::numpy, T>(owned->data(), shape, owner);
+}
+
 ByteView view(const nb::bytes& bytes) { return {static_cast<const uint8_t*>(bytes.data()), bytes.size()}; }
 nb::bytes to_bytes(const Bytes& bytes) { return nb::bytes(bytes.data(), bytes.size()); }
 
@@ -34,6 +43,10 @@ auto without_gil(Run run) {
 template <class... Arrays>
 void check_lengths(const Neighbors& neighbors, const Arrays&... arrays) {
     if (((arrays.shape(0) != neighbors.size()) || ...)) throw std::invalid_argument("arrays differ in length");
+}
+
+void check_lengths(const Cells& cells, const Depths& depths) {
+    if (cells.shape(0) != depths.shape(0)) throw std::invalid_argument("cells and depths differ in length");
 }
 
 // Of QuantizedModel: the columns' symbols have room for no more.
@@ -54,29 +67,70 @@ int coefficients_with_ac(size_t k) {
 
 }  // namespace
 
-NB_MODULE(_entropy, m) {
-    m.doc() = "Context-modelled entropy coding; potr.format.contexts is the documented face.";
+NB_MODULE(_format, m) {
+    m.doc() = "Octree coding and context-modelled entropy coding; potr.format is the documented face.";
 
-    // Carries (offset, reason) as Python args. Never freed: the interpreter may be gone before statics are.
-    static PyObject* const stream_error = PyErr_NewException("potr._entropy.StreamError", PyExc_ValueError, nullptr);
-    if (!stream_error) throw nb::python_error();
+    m.attr("MAX_DEPTH") = potr::kMaxDepth;
+
+    // They carry their parts as Python args: (index, reason), (stream, offset, reason) and (offset, reason). Never freed:
+    // the interpreter may be gone before statics are.
+    static PyObject* const octree_input_error = PyErr_NewException("potr._format.OctreeInputError", PyExc_ValueError, nullptr);
+    static PyObject* const octree_stream_error = PyErr_NewException("potr._format.OctreeStreamError", PyExc_ValueError, nullptr);
+    static PyObject* const stream_error = PyErr_NewException("potr._format.StreamError", PyExc_ValueError, nullptr);
+    if (!octree_input_error || !octree_stream_error || !stream_error) throw nb::python_error();
+    m.attr("OctreeInputError") = nb::handle(octree_input_error);
+    m.attr("OctreeStreamError") = nb::handle(octree_stream_error);
     m.attr("StreamError") = nb::handle(stream_error);
     nb::register_exception_translator([](const std::exception_ptr& p, void*) {
         try {
             std::rethrow_exception(p);
+        } catch (const potr::OctreeInputError& e) {
+            PyErr_SetObject(octree_input_error, nb::make_tuple(e.index, e.what()).ptr());
+        } catch (const potr::OctreeStreamError& e) {
+            PyErr_SetObject(octree_stream_error, nb::make_tuple(e.stream, e.offset, e.what()).ptr());
         } catch (const StreamError& e) {
             PyErr_SetObject(stream_error, nb::make_tuple(e.offset, e.what()).ptr());
         }
     });
 
     m.def(
+        "order_leaves",
+        [](Cells cells, Depths required_depths, int max_depth) {
+            check_lengths(cells, required_depths);
+            if (max_depth < 0 || max_depth > potr::kMaxDepth) throw std::invalid_argument("max_depth out of range");
+            const size_t n = required_depths.shape(0);
+            potr::Order result = without_gil([&] { return potr::order_leaves({cells.data(), 3 * n}, {required_depths.data(), n}, max_depth); });
+            return nb::make_tuple(to_numpy(std::move(result.order), {n}), to_numpy(std::move(result.depths), {n}));
+        },
+        "cells"_a.noconvert(), "required_depths"_a.noconvert(), "max_depth"_a);
+
+    m.def(
         "encode_octree",
+        [](Cells cells, Depths depths) {
+            check_lengths(cells, depths);
+            const size_t n = depths.shape(0);
+            potr::OctreeStreams streams = without_gil([&] { return potr::encode_octree({cells.data(), 3 * n}, {depths.data(), n}); });
+            return nb::make_tuple(to_bytes(streams.nodes), to_bytes(streams.tail_depths), to_bytes(streams.tail_bits),
+                                  to_bytes(streams.counts));
+        },
+        "cells"_a.noconvert(), "depths"_a.noconvert());
+
+    m.def(
+        "decode_octree",
+        [](nb::bytes nodes, nb::bytes tail_depths, nb::bytes tail_bits, nb::bytes counts, size_t num_splats) {
+            potr::Cells cells = without_gil([&] { return potr::decode_octree(view(nodes), view(tail_depths), view(tail_bits), view(counts), num_splats); });
+            return nb::make_tuple(to_numpy(std::move(cells.coordinates), {num_splats, 3}),
+                                  to_numpy(std::move(cells.depths), {num_splats}));
+        },
+        "nodes"_a, "tail_depths"_a, "tail_bits"_a, "counts"_a, "num_splats"_a);
+    m.def(
+        "encode_octree_streams",
         [](nb::bytes nodes, nb::bytes tail_depths, nb::bytes tail_bits, nb::bytes counts) {
             return to_bytes(without_gil([&] { return encode_octree(view(nodes), view(tail_depths), view(tail_bits), view(counts)); }));
         },
         "nodes"_a, "tail_depths"_a, "tail_bits"_a, "counts"_a);
     m.def(
-        "decode_octree",
+        "decode_octree_streams",
         [](nb::bytes coded, size_t max_splats) {
             const OctreeBytes o = without_gil([&] { return decode_octree(view(coded), max_splats); });
             return nb::make_tuple(to_bytes(o.nodes), to_bytes(o.tail_depths), to_bytes(o.tail_bits), to_bytes(o.counts));
@@ -87,7 +141,7 @@ NB_MODULE(_entropy, m) {
         .def(
             "__init__",
             [](Neighbors* self, Cells cells, Depths depths) {
-                if (cells.shape(0) != depths.shape(0)) throw std::invalid_argument("cells and depths differ in length");
+                check_lengths(cells, depths);
                 for (size_t i = 0; i < depths.shape(0); ++i) {
                     const uint32_t* cell = &cells.data()[3 * i];
                     if (depths.data()[i] > 21) throw std::invalid_argument("expected depths up to 21");

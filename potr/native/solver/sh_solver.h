@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "sh_solver_math.h"
+#include "../sh_solver_math.h"
 
 namespace potr {
 
