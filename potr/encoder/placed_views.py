@@ -18,6 +18,7 @@ from torch import Tensor
 from potr.encoder.config import CodecConfig
 from potr.errors import SceneError
 from potr.model.cameras import BLACK, Camera, View
+from potr.model.constants import ALPHA_MIN
 from potr.model.sh import C0
 from potr.model.splats import SplatModel
 from potr.progress import SILENT, Progress
@@ -34,7 +35,6 @@ _PROBE_WIDTH = 48  # pixels
 _NEAR = 0.5  # of the median depth; what lies nearer is in the way
 _LEAST_COVERED = 0.6  # share of a candidate's image
 _CLEAREST = 0.4  # share of the candidates that are chosen from
-INVISIBLE = 1 / 255  # opacity below which no pixel is touched (Kerbl et al. 2023)
 UNBOUNDED = (
     1.5  # far surface to near splats, see Layout; 0.9 for an object, 2.3 and 3.4 for a room and a wall of plants
 )
@@ -119,7 +119,7 @@ class _Stored:
 
 def without_invisible(model: SplatModel) -> SplatModel:
     """The model without the splats that are too faint to touch a pixel from anywhere."""
-    return model.select(model.opacities >= INVISIBLE)
+    return model.select(model.opacities >= ALPHA_MIN)
 
 
 def model_alone(model: SplatModel, rasterizer: Rasterizer, *, progress: Progress = SILENT) -> ModelAlone:
@@ -245,7 +245,7 @@ def _spread(cameras: Sequence[Camera], count: int, depth: float) -> list[Camera]
 
 def layout(model: SplatModel) -> Layout:
     """Where the middle of a model is and how far it reaches; SceneError if no splat can be seen."""
-    visible = torch.nonzero(model.opacities > INVISIBLE).flatten()
+    visible = torch.nonzero(model.opacities > ALPHA_MIN).flatten()
     if len(visible) == 0:
         raise SceneError(f"views around the model: none of its {model.num_splats} splats is opaque enough to be seen")
     model = model.select(visible[:: -(-len(visible) // _SAMPLE)]).to("cpu")

@@ -20,6 +20,7 @@ from potr.format.decode import dequantize
 from potr.format.octree import order_leaves
 from potr.format.quantized import MAX_DEPTH, MAX_SH, QuantizedModel
 from potr.model.cameras import View
+from potr.model.constants import DILATION
 from potr.model.rotation import canonical_axes
 from potr.model.splats import SplatModel
 from potr.progress import SILENT, Progress
@@ -28,7 +29,6 @@ from potr.render.base import Rasterizer
 log = logging.getLogger(__name__)
 
 REFIT_ROOM = 2.0  # how far refits may raise the largest SH coefficient before its level no longer fits
-DILATION = 0.3  # px^2 that the projection adds to every splat's variance (Kerbl et al. 2023)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,13 +18,11 @@ from potr.io.images import find_image, make_view
 from potr.io.ply import load_ply
 from potr.io.posed_images import Shot, Split, divide
 from potr.model.cameras import BLACK, RGB, WHITE, View
+from potr.model.constants import MARGIN, NEAR
 from potr.model.scene import Scene
 from potr.model.splats import SplatModel
 
 log = logging.getLogger(__name__)
-
-NEAR = 0.2  # world units; the 3DGS rasteriser draws nothing nearer
-_MARGIN = 0.15  # of the image's side: a splat whose centre is this far outside still reaches in
 
 
 def load_scene(
@@ -207,6 +205,6 @@ def _in_frustum(means: Tensor, shot: Shot) -> Tensor:
     camera = shot.camera
     x, y, z = (means @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]).unbind(1)
     u, v = camera.fx * x + camera.cx * z, camera.fy * y + camera.cy * z  # pixels times z
-    left, right = -_MARGIN * camera.width * z, (1 + _MARGIN) * camera.width * z
-    top, bottom = -_MARGIN * camera.height * z, (1 + _MARGIN) * camera.height * z
+    left, right = -MARGIN * camera.width * z, (1 + MARGIN) * camera.width * z
+    top, bottom = -MARGIN * camera.height * z, (1 + MARGIN) * camera.height * z
     return (z > NEAR) & (u >= left) & (u <= right) & (v >= top) & (v <= bottom)

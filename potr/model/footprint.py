@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from potr.model.cameras import Camera
+from potr.model.constants import MARGIN, NEAR
 from potr.model.splats import SplatModel
-
-NEAR = 0.2  # world units; nothing nearer is drawn (Kerbl et al. 2023)
-MARGIN = 0.15  # of the image size, by which a mean may lie outside and its splat still reach in
 
 
 def any_in_sight(model: SplatModel, cameras: Sequence[Camera]) -> bool:

@@ -15,6 +15,7 @@ namespace potr {
 
 constexpr int kTile = 16;                    // pixels, the side of a tile
 constexpr float kNearPlane = 0.2f;           // world units along the viewing direction; nearer splats are not drawn
+constexpr float kMargin = 0.15f;             // of the image's side: how far outside a mean's Jacobian is still its own
 constexpr float kDilation = 0.3f;            // px^2 added to the diagonal of the 2D covariance
 constexpr float kAlphaMax = 0.99f;
 constexpr float kAlphaMin = 1.0f / 255.0f;
@@ -91,7 +92,7 @@ template <class R>
 POTR_HD void project_axes(const Camera& camera, R u, R w, R inverse_z, const R axes[9], R row_x[3], R row_y[3]) {
   const float* v = camera.viewmat;
   // 1.3 tan(fov / 2) about the image centre; a principal point off the centre shifts the window with it.
-  const float margin_x = 0.15f * camera.width, margin_y = 0.15f * camera.height;
+  const float margin_x = kMargin * camera.width, margin_y = kMargin * camera.height;
   const R u_clamped =
       clamp_to(u, -(camera.cx + margin_x) / camera.fx, (camera.width - camera.cx + margin_x) / camera.fx);
   const R w_clamped =

@@ -16,6 +16,7 @@ from torch import Tensor
 from potr import _render
 from potr.errors import BackendUnavailable, ConfigError
 from potr.model.cameras import RGB, Camera, View
+from potr.model.constants import TRANSMITTANCE_MIN
 from potr.model.splats import SplatModel
 from potr.progress import Progress, silent
 from potr.render.base import GEOMETRY_PARAMETERS, ColorStatistics, GeometryStatistics, RemovalCost
@@ -23,7 +24,6 @@ from potr.render.blocks import BlockSums, sum_of_blocks
 from potr.render.reading import read_ahead
 from potr.threads import available_threads, checked_threads
 
-TRANSMITTANCE_MIN = 1e-4  # where the 3DGS rasteriser stops blending a pixel
 INSTRUCTION_SET_VARIABLE = "POTR_INSTRUCTION_SET"
 TAPE_BYTES = 1 << 30  # the most that the threads keep of the tiles at hand, where one tile alone does not need more
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from potr.errors import ConfigError, DeviceMemoryError
 from potr.model.cameras import RGB, Camera, View
+from potr.model.constants import TRANSMITTANCE_MIN
 from potr.model.splats import SplatModel
 from potr.progress import Progress, silent
 from potr.render.base import GEOMETRY_PARAMETERS, ColorStatistics, GeometryStatistics, RemovalCost
@@ -39,7 +40,6 @@ from potr.render.tile_lists import (
     view_vector,
 )
 
-TRANSMITTANCE_MIN = 1e-4  # where the 3DGS rasteriser stops blending a pixel
 MAX_ENTRIES = 1 << 26  # (tile, splat) pairs of a band: some 70 bytes each at the peak, 130 in geometry statistics
 BLEND_THREADS = 128  # kBlend
 SLOT = 8  # floats, kSlot

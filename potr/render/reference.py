@@ -15,6 +15,7 @@ from torch import Tensor
 
 from potr.errors import ConfigError
 from potr.model.cameras import RGB, Camera, View
+from potr.model.constants import ALPHA_MAX, ALPHA_MIN, DILATION, MARGIN, NEAR, TRANSMITTANCE_MIN
 from potr.model.rotation import quats_to_matrices
 from potr.model.sh import sh_basis, sh_color
 from potr.model.splats import SplatModel
@@ -24,11 +25,6 @@ from potr.render.blocks import sum_of_blocks
 from potr.threads import checked_threads
 
 TILE = 16
-NEAR_PLANE = 0.2
-DILATION = 0.3  # px^2
-ALPHA_MAX = 0.99
-ALPHA_MIN = 1 / 255
-TRANSMITTANCE_MIN = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,14 +238,14 @@ def _project(model: SplatModel, camera: Camera, dtype: torch.dtype) -> _Footprin
     center = -rotation.T @ translation
     means = model.means.to(dtype)
     x, y, z = (means @ rotation.T + translation).unbind(-1)
-    in_front = z > NEAR_PLANE
+    in_front = z > NEAR
     z = torch.where(in_front, z, torch.ones_like(z))  # so that what is culled stays finite
 
-    # The Jacobian is taken no further out than 1.3 x the field of view (0.15 of the image on either side of it).
-    u = (x / z).clamp(-(camera.cx / camera.width + 0.15) * camera.width / camera.fx,
-                      (1.15 - camera.cx / camera.width) * camera.width / camera.fx)  # fmt: skip
-    v = (y / z).clamp(-(camera.cy / camera.height + 0.15) * camera.height / camera.fy,
-                      (1.15 - camera.cy / camera.height) * camera.height / camera.fy)  # fmt: skip
+    # The Jacobian is taken no further out than 1.3 x the field of view.
+    u = (x / z).clamp(-(camera.cx / camera.width + MARGIN) * camera.width / camera.fx,
+                      (1 + MARGIN - camera.cx / camera.width) * camera.width / camera.fx)  # fmt: skip
+    v = (y / z).clamp(-(camera.cy / camera.height + MARGIN) * camera.height / camera.fy,
+                      (1 + MARGIN - camera.cy / camera.height) * camera.height / camera.fy)  # fmt: skip
     zero = torch.zeros_like(z)
     jacobian = torch.stack(
         [camera.fx / z, zero, -camera.fx * u / z, zero, camera.fy / z, -camera.fy * v / z], dim=-1

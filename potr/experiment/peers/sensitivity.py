@@ -12,7 +12,7 @@ from torch import Tensor
 
 from potr.errors import SceneError
 from potr.model.cameras import Camera, View
-from potr.model.footprint import MARGIN, NEAR
+from potr.model.constants import MARGIN, NEAR
 from potr.model.rotation import quats_to_matrices
 from potr.model.sh import sh_basis
 from potr.model.splats import SplatModel

@@ -9,9 +9,6 @@ using namespace potr;
 
 namespace {
 
-constexpr int kSlot = 8;        // as in blend.cu
-constexpr int kStatistics = 5;
-constexpr int kGeometrySlot = 24;  // as in blend.cu
 constexpr int kAlone = 64;      // slots that a thread adds up by itself
 constexpr int kSamplePlanes = 5;
 constexpr int kViewsAtOnce = 8; // VIEWS_PER_BLOCK of potr/render/blocks.py

@@ -9,6 +9,11 @@ namespace potr {
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarp = 32;
 
+// What a statistics pass writes of each entry, for gather.cu to add up (potr/render/cuda.py: SLOT, GEOMETRY_SLOT).
+constexpr int kStatistics = 5;
+constexpr int kSlot = 8;           // floats, one 32-byte sector: kStatistics and padding
+constexpr int kGeometrySlot = 24;  // of the geometry statistics: kGeometrySums and padding, three sectors
+
 // A view on the device: viewmat rows [R | t], centre, fx, fy, cx, cy, width, height, background (potr/render/cuda.py).
 constexpr int kViewCenter = 12;
 constexpr int kViewBackground = 21;
