@@ -7,8 +7,10 @@ against it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +27,8 @@ from potr.render.blocks import sum_of_blocks
 from potr.threads import checked_threads
 
 TILE = 16
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +60,28 @@ class _Tile:
     background_weight: Tensor  # [P] final transmittance
 
 
+def _on_own_threads(
+    method: Callable[Concatenate[ReferenceRasterizer, Parameters], Result],
+) -> Callable[Concatenate[ReferenceRasterizer, Parameters], Result]:
+    """The method on the rasteriser's number of torch's threads; afterwards the process has the number it had."""
+
+    @functools.wraps(method)
+    def run(self: ReferenceRasterizer, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads or before)
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            torch.set_num_threads(before)
+
+    return run
+
+
 class ReferenceRasterizer:
     """The `reference` backend.
 
     Args:
-        threads: of torch; None leaves torch's setting alone.
+        threads: of torch while a method runs; None leaves torch's setting alone.
         dtype: float32 or float64, of all arithmetic and of the rendered image.
         statistics_transmittance_min: as in the cpu backend.
 
@@ -82,16 +103,17 @@ class ReferenceRasterizer:
             raise ConfigError(f"dtype: expected float32 or float64, got {dtype}")
         if not 0 <= statistics_transmittance_min < 1:
             raise ConfigError(f"statistics_transmittance_min: expected [0, 1), got {statistics_transmittance_min}")
-        if threads is not None:
-            torch.set_num_threads(checked_threads(threads))
+        self._threads = None if threads is None else checked_threads(threads)
         self.dtype = dtype
         self.statistics_transmittance_min = statistics_transmittance_min
 
+    @_on_own_threads
     def render(self, model: SplatModel, camera: Camera, background: RGB) -> Tensor:
         footprints = _project(model, camera, self.dtype)
         tiles = list(_blend(footprints, camera, TRANSMITTANCE_MIN))
         return _assemble([_tile_colors(t, footprints, background) for t in tiles], tiles, camera)
 
+    @_on_own_threads
     @torch.no_grad()
     def removal_cost(
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
@@ -126,6 +148,7 @@ class ReferenceRasterizer:
             progress(done, len(views))
         return RemovalCost(delta_sse, render_sse, contribution, peak, pixels, sse, samples)
 
+    @_on_own_threads
     @torch.no_grad()
     def color_statistics(
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent
@@ -175,6 +198,7 @@ class ReferenceRasterizer:
             hessian[:, row, column].float(), weight, contribution, gradient.float(), seen_views, sse, samples
         )
 
+    @_on_own_threads
     @torch.no_grad()
     def geometry_statistics(
         self, model: SplatModel, views: Sequence[View], background: RGB | None = None, *, progress: Progress = silent

@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from potr.errors import BackendUnavailable, ConfigError
 from potr.render.base import Rasterizer
+
+log = logging.getLogger(__name__)
 
 BACKENDS = {
     "cuda": ("potr.render.cuda", "CudaRasterizer"),
@@ -21,6 +26,8 @@ AUTOMATIC = ("cuda", "cpu")  # best first
 def select(name: str = "auto", *, threads: int | None = None, options: Mapping[str, Any] | None = None) -> Rasterizer:
     """A rasteriser backend; its modules are imported only now.
 
+    Logs which one it is, and for "auto" why none better; as a warning where a GPU is there that could have been used.
+
     Args:
         name: "auto" (the best that runs here), "cuda", "cpu" or "reference".
         threads: CPU threads, at most MAX_THREADS; by default as ``available_threads`` says.
@@ -30,15 +37,25 @@ def select(name: str = "auto", *, threads: int | None = None, options: Mapping[s
         ConfigError: the name is not one of these; threads outside [1, MAX_THREADS].
         BackendUnavailable: the backend cannot run here; says why and how to get it.
     """
-    if name != "auto":
-        return _create(name, threads, options)
-    reasons = []
-    for candidate in AUTOMATIC:
+    reasons: list[str] = []
+    for candidate in AUTOMATIC if name == "auto" else (name,):
         try:
-            return _create(candidate, threads, options)
+            rasterizer = _create(candidate, threads, options)
         except BackendUnavailable as error:
+            if name != "auto":
+                raise
             reasons.append(str(error))
+        else:
+            level = logging.WARNING if reasons and gpu_is_there() else logging.INFO
+            log.log(level, "backend: %s", "; not ".join([signature(rasterizer), *reasons]))
+            return rasterizer
     raise BackendUnavailable("no rasterizer backend runs here: " + "; ".join(reasons))
+
+
+def gpu_is_there() -> bool:
+    """Whether the machine shows an NVIDIA GPU that nobody has hidden by CUDA_VISIBLE_DEVICES, be it usable or not."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def signature(rasterizer: Rasterizer) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds for a backend whatever the scene: threads, edges, hostile values, views read lazily, choosing one."""
 
+import logging
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from potr.render.base import Rasterizer
 from potr.render.cpu import CpuRasterizer
 from potr.render.cuda import CudaRasterizer
 from potr.render.reference import ReferenceRasterizer
-from potr.render.select import select
+from potr.render.select import select, signature
 from tests.helpers.scenes import SCENES, look_at_camera, random_model, random_views
 from tests.helpers.simt import SimtLauncher, needs_gxx
 
@@ -259,6 +260,29 @@ def test_options_go_to_the_cuda_backend_only(monkeypatch: pytest.MonkeyPatch) ->
     assert select("auto", options={"fail": 1}).name == "cpu"
     assert select("cpu", threads=1, options={"max_entries": 7}).name == "cpu"
     assert given == [{"threads": 2, "max_entries": 7}, {"threads": None, "fail": 1}]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_auto_says_what_it_took_and_why(
+    there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Cuda(ReferenceRasterizer):
+        def __init__(self, **arguments: Any) -> None:
+            raise BackendUnavailable("cuda: no driver")
+
+    monkeypatch.setattr("potr.render.cuda.CudaRasterizer", Cuda)
+    monkeypatch.setattr("potr.render.select.gpu_is_there", lambda: there)
+    with caplog.at_level(logging.INFO, "potr"):
+        chosen = select("auto", threads=1)
+    (record,) = caplog.records
+    assert record.getMessage() == f"backend: {signature(chosen)}; not cuda: no driver"
+    assert record.levelno == (logging.WARNING if there else logging.INFO)
+
+
+def test_the_reference_leaves_torchs_threads_alone() -> None:
+    before = torch.get_num_threads()
+    ReferenceRasterizer(threads=before + 1).render(SCENES["mixed"](45), look_at_camera(0.0), BLACK)
+    assert torch.get_num_threads() == before
 
 
 def test_constructors_refuse_what_is_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
