@@ -135,7 +135,7 @@ print((time.process_time() - used) / (time.perf_counter() - begin))
 
 def test_native_modules_do_not_load_openmp() -> None:
     program = """
-from potr import _rasterizer, _sh_solver
+from potr import _render, _solver
 print([line for line in open("/proc/self/maps") if "gomp" in line])
 """
     if not Path("/proc/self/maps").exists():
