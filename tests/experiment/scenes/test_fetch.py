@@ -17,6 +17,7 @@ from potr.errors import PotrError
 from potr.experiment.scenes import fetch
 from potr.experiment.scenes.fetch import RemoteFile, download, remote_size, unpack
 from potr.experiment.scenes.suites import Archive
+from potr.progress import Progress
 from tests.helpers.file_server import FileServer, serving
 
 CONTENT = bytes(range(256)) * 10_000  # 2.56 MB, more than two reads
@@ -136,7 +137,7 @@ def test_an_interruption_leaves_nothing_half_unpacked(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        unpack(archive, "garden", target, WANTED, progress=interrupt)
+        unpack(archive, "garden", target, WANTED, progress=Progress(interrupt))
     assert list((tmp_path / "data").iterdir()) == []
     (tmp_path / "data" / ".garden.part").mkdir()  # what a killed process leaves
     (tmp_path / "data" / ".garden.part" / "half").write_bytes(b"")
@@ -171,7 +172,12 @@ def test_a_member_that_holds_more_than_it_says_is_damage(tmp_path: Path) -> None
     archive.write_bytes(content)
     written: list[int] = []
     with pytest.raises(PotrError, match=r"not a usable \.zip"):
-        unpack(archive, "garden", tmp_path / "data" / "garden", progress=lambda _, done, total: written.append(total))
+        unpack(
+            archive,
+            "garden",
+            tmp_path / "data" / "garden",
+            progress=Progress(lambda _, done, total: written.append(total)),
+        )
     assert list((tmp_path / "data").iterdir()) == []
     assert set(written) <= {1}
 
@@ -290,7 +296,7 @@ def test_progress_and_the_size_the_server_tells(
     with caplog.at_level(logging.WARNING):
         assert remote_size(archive, server.url) == len(CONTENT)
     assert "2,560,000 bytes on the server, 7 were expected" in caplog.text
-    download(archive, tmp_path, base_url=server.url, progress=lambda *said: told.append(said))
+    download(archive, tmp_path, base_url=server.url, progress=Progress(lambda *said: told.append(said)))
     assert {stage for stage, _, _ in told} == {"download a.zip (MB)"}
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
     assert told[-1][1:] == (3, 3)
